@@ -1,0 +1,10 @@
+"""Ranking metrics, per-user rank files and the tables that show them."""
+
+from __future__ import annotations
+
+from .metrics import hit_rate, ndcg, ranking_metrics
+from .ranks import RankFile, load_ranks, save_ranks
+from .tables import format_metric_table
+
+
+__all__ = ["RankFile", "format_metric_table", "hit_rate", "load_ranks", "ndcg", "ranking_metrics", "save_ranks"]
