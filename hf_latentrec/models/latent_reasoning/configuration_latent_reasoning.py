@@ -1,0 +1,135 @@
+"""Configurations of the LLM recommenders: one per backbone, with one nested configuration of the reasoner."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from huggingface_hub.dataclasses import strict
+from transformers import LlamaConfig, Qwen2Config, Qwen3Config
+
+
+REASONERS = ("feedback",)
+
+
+@strict
+@dataclass(kw_only=True)
+class LatentReasonerConfig:
+    """
+    How a recommender thinks between the prompt and the answer.
+
+    Args:
+        reasoner (`str`, *optional*, defaults to `"feedback"`):
+            What turns the last hidden state into the next thought. `"feedback"` feeds the hidden state back as the
+            next input embedding (LASAR Eq. 3, Coconut).
+        num_thoughts (`int`, *optional*, defaults to 0):
+            Number N of thoughts. 0 is the no-reasoning baseline: the answer follows the prompt directly.
+
+    Raises:
+        ValueError: for an unknown reasoner, a negative number of thoughts or a key that is not a setting.
+
+    Example:
+
+    ```python
+    >>> from hf_latentrec import LatentReasonerConfig
+
+    >>> LatentReasonerConfig(num_thoughts=4).num_thoughts
+    4
+    ```
+    """
+
+    reasoner: str = "feedback"
+    num_thoughts: int = 0
+
+    def __post_init__(self):
+        if self.reasoner not in REASONERS:
+            raise ValueError(f"LatentReasonerConfig: reasoner {self.reasoner!r} is unknown; choose one of {REASONERS}")
+        if self.num_thoughts < 0:
+            raise ValueError(
+                f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}; pass 0 (no reasoning) or a positive number"
+            )
+
+    @classmethod
+    def from_dict(cls, settings: dict) -> LatentReasonerConfig:
+        """The configuration of a plain dictionary; a key that is not a setting is an error."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"LatentReasonerConfig: unknown setting(s) {unknown}; known: {known}")
+        return cls(**settings)
+
+
+@dataclass(kw_only=True)
+class LatentRecConfigMixin:
+    """
+    What every recommender adds to the configuration of its backbone.
+
+    Args:
+        reasoner_config (`LatentReasonerConfig` or `dict`, *optional*):
+            The nested configuration of the reasoner; a model without one does not reason.
+        embedding_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout probability on token embeddings while training (for small models trained from scratch).
+        start_thought_token_id (`int`, *optional*): the token `<s>` that opens the thoughts.
+        end_thought_token_id (`int`, *optional*): the token `<e>` that closes them.
+    """
+
+    reasoner_config: LatentReasonerConfig | dict | None = None
+    embedding_dropout: float = 0.0
+    start_thought_token_id: int | None = None
+    end_thought_token_id: int | None = None
+
+    def __post_init__(self, **kwargs):
+        num_thoughts = kwargs.pop("num_thoughts", None)
+        if self.reasoner_config is None:
+            self.reasoner_config = LatentReasonerConfig()
+        elif isinstance(self.reasoner_config, dict):
+            self.reasoner_config = LatentReasonerConfig.from_dict(self.reasoner_config)
+        super().__post_init__(**kwargs)
+        if num_thoughts is not None:
+            self.num_thoughts = num_thoughts
+        self._check()
+
+    @property
+    def num_thoughts(self) -> int:
+        """Number N of thoughts (the reasoner's setting, at hand where the model reads it)."""
+        return self.reasoner_config.num_thoughts
+
+    @num_thoughts.setter
+    def num_thoughts(self, value: int):
+        self.reasoner_config = LatentReasonerConfig.from_dict({**asdict(self.reasoner_config), "num_thoughts": value})
+
+    def to_dict(self) -> dict:
+        """As in transformers, with the nested configuration as a plain dictionary."""
+        return {**super().to_dict(), "reasoner_config": asdict(self.reasoner_config)}
+
+    def _check(self):
+        name = type(self).__name__
+        if not 0.0 <= self.embedding_dropout < 1.0:
+            raise ValueError(f"{name}: embedding_dropout is {self.embedding_dropout}; pass a value in [0, 1)")
+        if "sliding_attention" in (getattr(self, "layer_types", None) or []):
+            raise ValueError(
+                f"{name}: sliding-window attention is not supported, because a branch attends to the whole prompt "
+                "through one explicit mask; set use_sliding_window=False"
+            )
+
+
+@strict
+class Qwen2LatentRecConfig(LatentRecConfigMixin, Qwen2Config):
+    """Configuration of [`Qwen2ForLatentReasoningRec`]: `Qwen2Config` and the fields of [`LatentRecConfigMixin`]."""
+
+    model_type = "qwen2_latentrec"
+
+
+@strict
+class Qwen3LatentRecConfig(LatentRecConfigMixin, Qwen3Config):
+    """Configuration of [`Qwen3ForLatentReasoningRec`]: `Qwen3Config` and the fields of [`LatentRecConfigMixin`]."""
+
+    model_type = "qwen3_latentrec"
+
+
+@strict
+class LlamaLatentRecConfig(LatentRecConfigMixin, LlamaConfig):
+    """Configuration of [`LlamaForLatentReasoningRec`]: `LlamaConfig` and the fields of [`LatentRecConfigMixin`]."""
+
+    model_type = "llama_latentrec"
+
+
+__all__ = ["LatentReasonerConfig", "LlamaLatentRecConfig", "Qwen2LatentRecConfig", "Qwen3LatentRecConfig"]

@@ -1,0 +1,406 @@
+"""LLM recommenders that think in latent space: encode the prompt once, think, branch.
+
+Shapes: B prompts, K branches of a prompt (G where they are answers), L prompt, T answer, N thoughts, M new tokens per
+branch, S cache slots, D hidden, V vocabulary, I items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+from transformers import DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+
+from .beam_search import NORMALIZATIONS, beam_search, child_log_probs
+from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
+from .item_trie import ItemTrie
+from .modeling_outputs import LatentRecGenerateOutput, LatentRecOutput
+from .reasoners import build_reasoner
+from .thought_state import ThoughtState
+from .tree_attention import build_attention_mask, extend_positions, extend_visibility
+
+
+IGNORE_INDEX = -100
+
+
+class LatentReasoningMixin:
+    """
+    Turns a `...ForCausalLM` of transformers into a recommender that encodes a prompt once, thinks, and branches.
+
+    [`encode`] → [`think`] → [`ThoughtState.branch`] and [`extend`]: training, scoring and beam search are made of these.
+    """
+
+    # Branches need a 4D mask, which these implementations do not take.
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+    # Layers under gradient checkpointing drop the cache, and with it the prompt that thoughts and answers attend to.
+    supports_gradient_checkpointing = False
+    # `forward` divides by `num_items_in_batch` itself (transformers.Trainer).
+    accepts_loss_kwargs = True
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.reasoner = build_reasoner(config.reasoner_config)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+
+    def token_embeddings(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings [..., D], under dropout while training."""
+        return self.embedding_dropout(self.get_input_embeddings()(input_ids))
+
+    def encode(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        branch_starts: torch.Tensor | None = None,
+        open_thoughts: bool = False,
+    ) -> ThoughtState:
+        """
+        Runs the prompt through the backbone, once.
+
+        Args:
+            input_ids (`torch.LongTensor` [B, L]): prompts, padded on either side.
+            attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
+            branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which each
+                branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
+            open_thoughts (`bool`, *optional*, defaults to `False`): read the marker that opens the thoughts in the same
+                pass. Only for the one branch after the whole prompt.
+
+        Returns:
+            `ThoughtState`: with one branch, or G.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if open_thoughts:
+            start_B1 = self._marker("start").expand(len(input_ids), 1)
+            input_ids = torch.cat([input_ids, start_B1], dim=1)
+            attention_mask = torch.cat([attention_mask, torch.ones_like(start_B1)], dim=1)
+        real_BL = attention_mask.bool()
+        output = self.model(
+            inputs_embeds=self.token_embeddings(input_ids),
+            attention_mask=attention_mask,
+            position_ids=(real_BL.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=DynamicCache(config=self.config),
+            use_cache=True,
+        )
+        hidden_BLD = output.last_hidden_state
+        slot_L = torch.arange(real_BL.shape[1], device=real_BL.device)
+        if branch_starts is None:
+            visible_BKS = real_BL[:, None]
+        else:
+            visible_BKS = real_BL[:, None] & (slot_L < branch_starts[..., None])
+        newest_BK = (visible_BKS * slot_L).amax(-1)
+        hidden_BKD = hidden_BLD.gather(1, newest_BK[..., None].expand(-1, -1, hidden_BLD.shape[-1]))
+        no_thoughts = hidden_BKD.new_empty(*hidden_BKD.shape[:2], 0, hidden_BKD.shape[-1])
+        return ThoughtState(output.past_key_values, visible_BKS, hidden_BKD, hidden_BLD, no_thoughts, open_thoughts)
+
+    def extend(self, state: ThoughtState, embeds_BKMD: torch.Tensor) -> tuple[ThoughtState, torch.Tensor]:
+        """
+        Appends M tokens to every branch: one pass over the new tokens, never over the prompt.
+
+        Args:
+            state (`ThoughtState`): with K branches. Its cache grows in place.
+            embeds_BKMD (`torch.Tensor`): input embeddings.
+
+        Returns:
+            `tuple`: the grown state and the new hidden states [B, K, M, D].
+        """
+        B, K, M, D = embeds_BKMD.shape
+        visible_BKMS = extend_visibility(state.visible_BKS, M)
+        output = self.model(
+            inputs_embeds=embeds_BKMD.reshape(B, K * M, D),
+            attention_mask=build_attention_mask(
+                visible_BKMS.flatten(1, 2), self.config._attn_implementation, embeds_BKMD.dtype
+            ),
+            position_ids=extend_positions(state.visible_BKS, M).flatten(1),
+            past_key_values=state.past_key_values,
+            use_cache=True,
+        )
+        hidden_BKMD = output.last_hidden_state.view(B, K, M, D)
+        return replace(state, visible_BKS=visible_BKMS[:, :, -1], hidden_BKD=hidden_BKMD[:, :, -1]), hidden_BKMD
+
+    def think(self, state: ThoughtState, num_thoughts: int | None = None) -> ThoughtState:
+        """
+        Lets every branch think for N steps; each costs one token per branch. The closing marker rides along with the
+        last thought.
+
+        Args:
+            state (`ThoughtState`): from [`encode`].
+            num_thoughts (`int`, *optional*): N; the configuration's by default. 0 returns the state as it is.
+
+        Returns:
+            `ThoughtState`: ready to answer; `thoughts_BKND` holds `h_1 .. h_N`.
+        """
+        num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
+        B, K, _ = state.visible_BKS.shape
+        if num_thoughts and not state.opened:
+            state, _ = self.extend(state, self.token_embeddings(self._marker("start").expand(B, K, 1)))
+        thoughts = []
+        for step in range(num_thoughts):
+            embeds_BKMD = self.reasoner(state.hidden_BKD)[:, :, None]
+            if step == num_thoughts - 1:
+                end_BK1D = self.token_embeddings(self._marker("end").expand(B, K, 1))
+                embeds_BKMD = torch.cat([embeds_BKMD, end_BK1D], dim=2)
+            state, hidden_BKMD = self.extend(state, embeds_BKMD)
+            thoughts.append(hidden_BKMD[:, :, 0])
+        return replace(state, thoughts_BKND=torch.stack(thoughts, dim=2)) if thoughts else state
+
+    def answer_states(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
+        """
+        Hidden states that predict each answer token, teacher-forced: one pass over all answers of all prompts.
+
+        Args:
+            state (`ThoughtState`): one branch per answer, ready to answer.
+            answers_BGT (`torch.LongTensor`): answer tokens; -100 is padding.
+
+        Returns:
+            `torch.Tensor` [B, G, T, D].
+        """
+        first_BG1D = state.hidden_BKD[:, :, None]
+        if answers_BGT.shape[-1] == 1:
+            return first_BG1D
+        _, rest = self.extend(state, self.token_embeddings(answers_BGT[..., :-1].clamp(min=0)))
+        return torch.cat([first_BG1D, rest], dim=2)
+
+    def token_log_probs(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, item_trie: ItemTrie | None = None
+    ) -> torch.Tensor:
+        """
+        Log-probabilities of answer tokens in float32, over the vocabulary or over the trie's children.
+
+        Args:
+            hidden (`torch.Tensor` [..., T, D]): states that predict the tokens.
+            tokens (`torch.LongTensor` [..., T]): answers from their first token on; -100 is padding.
+            item_trie (`ItemTrie`, *optional*): normalize over its children.
+
+        Returns:
+            `torch.Tensor` [..., T]: 0 for padding, -inf for a token that the trie does not allow there.
+        """
+        real = tokens != IGNORE_INDEX
+        if item_trie is None:
+            logits = self.lm_head(hidden[real]).float()
+            picked = logits.gather(-1, tokens[real][:, None])[:, 0] - logits.logsumexp(-1)
+            return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, picked)
+        nodes = item_trie.walk(tokens)
+        columns = []
+        for depth in range(min(tokens.shape[-1], item_trie.max_depth)):
+            children = item_trie.children(nodes[..., depth], depth)
+            log_probs = child_log_probs(self, hidden[..., depth, :], item_trie, children, depth, "catalog")
+            chosen = children.mask & (children.tokens == tokens[..., depth, None])
+            picked = log_probs.masked_fill(~chosen, 0.0).sum(-1)
+            columns.append(picked.masked_fill(~chosen.any(-1), -torch.inf))
+        beyond = tokens.shape[-1] - len(columns)
+        log_probs = nn.functional.pad(torch.stack(columns, dim=-1), (0, beyond), value=-torch.inf)
+        return log_probs.masked_fill(~real, 0.0)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        branch_starts: torch.Tensor | None = None,
+        labels_follow_prompt: bool = False,
+        item_trie: ItemTrie | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> LatentRecOutput:
+        """
+        Encodes prompts, thinks, and scores answers.
+
+        Args:
+            input_ids (`torch.LongTensor` [B, L]): prompts (left-padded by the processor).
+            attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
+            labels (`torch.LongTensor` [B, T] or [B, G, T], *optional*): one answer per prompt, or G; -100 is padding.
+            branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which the
+                branch of each answer starts. It sees the prompt before that index, its thoughts and itself.
+            labels_follow_prompt (`bool`, *optional*, defaults to `False`): says that each answer is also what the prompt
+                goes on with at its `branch_starts`. Without thoughts its states are then the prompt's own, and no
+                token is computed twice; with thoughts this changes nothing.
+            item_trie (`ItemTrie`, *optional*): normalize over the catalog (its children) instead of the vocabulary.
+            num_items_in_batch (`int` or `torch.Tensor`, *optional*): divide the summed loss by this number of answer
+                tokens instead of the number in this batch.
+
+        Returns:
+            `LatentRecOutput`
+
+        Raises:
+            ValueError: where the arguments do not fit each other.
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from hf_latentrec import Qwen3ForLatentReasoningRec, Qwen3LatentRecConfig
+
+        >>> config = Qwen3LatentRecConfig(
+        ...     vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        ...     num_key_value_heads=2, head_dim=8, num_thoughts=2, start_thought_token_id=30, end_thought_token_id=31,
+        ... )
+        >>> model = Qwen3ForLatentReasoningRec(config)
+        >>> output = model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[4, 5]]))
+        >>> output.logits.shape, output.thoughts.shape
+        (torch.Size([1, 2, 32]), torch.Size([1, 2, 16]))
+        ```
+        """
+        self._check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
+        num_thoughts = self.config.num_thoughts
+        open_thoughts = num_thoughts > 0 and branch_starts is None
+        state = self.encode(input_ids, attention_mask, branch_starts, open_thoughts)
+        state = self.think(state)
+        output = LatentRecOutput(
+            thoughts=state.thoughts_BKND if branch_starts is not None else state.thoughts_BKND[:, 0],
+            num_thoughts=torch.full((len(input_ids),), num_thoughts, device=input_ids.device),
+        )
+        if labels is None:
+            return output
+
+        labels_BGT = labels if labels.dim() == 3 else labels[:, None]
+        if labels_follow_prompt and num_thoughts == 0:
+            hidden_BGTD = _states_in_prompt(state.prompt_hidden_BLD, branch_starts, labels_BGT.shape[-1])
+        else:
+            state = state if branch_starts is not None else state.branch(labels_BGT.shape[1])
+            hidden_BGTD = self.answer_states(state, labels_BGT)
+        if labels.dim() == 2 and item_trie is None:
+            output.logits = self.lm_head(hidden_BGTD[:, 0])
+        logps_BGT = self.token_log_probs(hidden_BGTD, labels_BGT, item_trie)
+        num_items = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+        output.logps = logps_BGT if labels.dim() == 3 else logps_BGT[:, 0]
+        output.loss = -logps_BGT.sum() / num_items
+        return output
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        item_trie: ItemTrie,
+        num_beams: int = 10,
+        num_return_sequences: int | None = None,
+        normalize: str = "catalog",
+        allowed_items: torch.Tensor | None = None,
+        length_penalty: float = 0.0,
+        num_thoughts: int | None = None,
+    ) -> LatentRecGenerateOutput:
+        """
+        Recommends by beam search under the catalog's trie. Nothing is sampled, and no setting is inherited from a
+        `generation_config.json`.
+
+        Args:
+            input_ids (`torch.LongTensor` [B, L]): prompts (left-padded by the processor).
+            attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
+            item_trie (`ItemTrie`): the catalog, `processor.item_trie`.
+            num_beams (`int`, *optional*, defaults to 10): beams per prompt.
+            num_return_sequences (`int`, *optional*): answers per prompt; `num_beams` by default.
+            normalize (`str`, *optional*, defaults to `"catalog"`): softmax over the trie's children (`"catalog"`), or
+                over the vocabulary as in transformers' beam search (`"vocabulary"`).
+            allowed_items (`torch.BoolTensor` [B, I], *optional*): what each prompt may be answered with, in catalog
+                order (in stock, not seen before).
+            length_penalty (`float`, *optional*, defaults to 0.0): scores are divided by `T ** length_penalty`.
+            num_thoughts (`int`, *optional*): think for another number of steps than the configuration says.
+
+        Returns:
+            `LatentRecGenerateOutput`
+
+        Raises:
+            ValueError: for settings that do not fit, a trie with tokens beyond the vocabulary, or a prompt for which
+                nothing is allowed.
+        """
+        num_return_sequences = num_beams if num_return_sequences is None else num_return_sequences
+        num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
+        item_trie = item_trie.to(input_ids.device)
+        self._check_generation(item_trie, num_beams, num_return_sequences, normalize, num_thoughts, allowed_items)
+        state = self.encode(input_ids, attention_mask, open_thoughts=num_thoughts > 0)
+        state = self.think(state, num_thoughts)
+        beams = beam_search(self, state, item_trie, num_beams, normalize, allowed_items)
+        returned_BK = beams.scores_BK.isfinite()
+        returned_BK[:, num_return_sequences:] = False
+        return LatentRecGenerateOutput(
+            sequences=beams.tokens_BKT[returned_BK],
+            sequences_scores=beams.scores_BK[returned_BK] / beams.tokens_BKT.shape[-1] ** length_penalty,
+            item_nodes=beams.nodes_BK[returned_BK],
+            user_indices=returned_BK.nonzero()[:, 0],
+            num_users=len(input_ids),
+            thoughts=state.thoughts_BKND[:, 0],
+            num_thoughts=torch.full((len(input_ids),), num_thoughts, device=input_ids.device),
+        )
+
+    def _marker(self, which: str) -> torch.Tensor:
+        """Token id of the marker that opens (`start`) or closes (`end`) the thoughts."""
+        token_id = getattr(self.config, f"{which}_thought_token_id")
+        if token_id is None:
+            raise ValueError(
+                f"config.{which}_thought_token_id is not set, but the model is asked for thoughts; add the markers with "
+                "add_item_tokens(tokenizer, ...) and set it to the id of the marker"
+            )
+        return torch.full((1,), token_id, dtype=torch.long, device=self.lm_head.weight.device)
+
+    @staticmethod
+    def _check_answers(input_ids, labels, branch_starts, labels_follow_prompt):
+        if labels is not None and (labels.dim() not in (2, 3) or len(labels) != len(input_ids)):
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)}; expected [{len(input_ids)}, T], or [{len(input_ids)}, G, T]"
+            )
+        if branch_starts is not None and labels is not None and branch_starts.shape != labels.shape[:-1]:
+            raise ValueError(
+                f"branch_starts have shape {tuple(branch_starts.shape)} and labels {tuple(labels.shape)}; packed "
+                "histories take branch_starts [B, G] and labels [B, G, T]"
+            )
+        if labels_follow_prompt and branch_starts is None:
+            raise ValueError("labels_follow_prompt is set without branch_starts; say where in the prompt answers start")
+
+    def _check_generation(self, trie, num_beams, num_return_sequences, normalize, num_thoughts, allowed_items):
+        if num_beams < 1 or not 1 <= num_return_sequences <= num_beams:
+            raise ValueError(
+                f"num_beams is {num_beams} and num_return_sequences {num_return_sequences}; pass "
+                "1 <= num_return_sequences <= num_beams"
+            )
+        if normalize not in NORMALIZATIONS:
+            raise ValueError(f"normalize is {normalize!r}; choose one of {NORMALIZATIONS}")
+        if num_thoughts < 0:
+            raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
+        if trie.max_token >= self.config.vocab_size:
+            raise ValueError(
+                f"the trie holds token {trie.max_token}, but the model's vocabulary has {self.config.vocab_size} tokens; "
+                "resize the embeddings to the tokenizer, or load the trie that was saved with the model"
+            )
+        if not trie.has_uniform_depth:
+            raise ValueError("the trie holds sequences of different lengths; beam search takes one length so far")
+        if allowed_items is not None:
+            empty = (~allowed_items.any(1)).nonzero()[:, 0].tolist()
+            if empty:
+                raise ValueError(f"allowed_items allows no item for prompt(s) {empty[:5]}; allow at least one item each")
+
+
+def _states_in_prompt(hidden_BLD: torch.Tensor, branch_starts_BG: torch.Tensor, answer_length: int) -> torch.Tensor:
+    """The prompt's own states that predict its tokens from each branch start on, [B, G, T, D]."""
+    B, _, D = hidden_BLD.shape
+    step_T = torch.arange(-1, answer_length - 1, device=hidden_BLD.device)
+    index_BGT = (branch_starts_BG[..., None] + step_T).clamp(0, hidden_BLD.shape[1] - 1)
+    states = hidden_BLD.gather(1, index_BGT.view(B, -1, 1).expand(-1, -1, D))
+    return states.view(*index_BGT.shape, D)
+
+
+class Qwen2ForLatentReasoningRec(LatentReasoningMixin, Qwen2ForCausalLM):
+    """Qwen2 / Qwen2.5 as a recommender that thinks in latent space; see [`LatentReasoningMixin`]."""
+
+    config_class = Qwen2LatentRecConfig
+
+
+class Qwen3ForLatentReasoningRec(LatentReasoningMixin, Qwen3ForCausalLM):
+    """Qwen3 as a recommender that thinks in latent space; see [`LatentReasoningMixin`]."""
+
+    config_class = Qwen3LatentRecConfig
+
+
+class LlamaForLatentReasoningRec(LatentReasoningMixin, LlamaForCausalLM):
+    """Llama as a recommender that thinks in latent space; see [`LatentReasoningMixin`]."""
+
+    config_class = LlamaLatentRecConfig
+
+
+__all__ = [
+    "LatentReasoningMixin",
+    "LlamaForLatentReasoningRec",
+    "Qwen2ForLatentReasoningRec",
+    "Qwen3ForLatentReasoningRec",
+]

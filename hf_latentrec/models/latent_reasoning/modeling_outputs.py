@@ -1,0 +1,61 @@
+"""What the recommenders return.
+
+Shapes: B prompts, G answers of a prompt, T answer, N thoughts, D hidden, V vocabulary, R returned answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class LatentRecOutput(ModelOutput):
+    """
+    What `forward` returns.
+
+    Args:
+        loss (`torch.Tensor`, *optional*): cross entropy of the answers, where `labels` were given.
+        logits (`torch.Tensor` [B, T, V], *optional*): of one answer per prompt, normalized over the vocabulary.
+        logps (`torch.Tensor` [B, T] or [B, G, T], *optional*): log-probability of each answer token in float32; 0 where
+            the label is -100.
+        thoughts (`torch.Tensor` [B, N, D] or [B, G, N, D]): hidden states `h_1 .. h_N` of the thoughts, one row of
+            thoughts per branch in a packed history.
+        num_thoughts (`torch.LongTensor` [B]): N of each prompt.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    logps: torch.Tensor | None = None
+    thoughts: torch.Tensor | None = None
+    num_thoughts: torch.Tensor | None = None
+
+
+@dataclass
+class LatentRecGenerateOutput(ModelOutput):
+    """
+    What `generate` returns. Rows of a prompt follow each other, best first; only answers of the catalog come back, so a
+    prompt that allows fewer than were asked for has fewer rows.
+
+    Args:
+        sequences (`torch.LongTensor` [R, T]): answer tokens.
+        sequences_scores (`torch.Tensor` [R]): sum of log-probabilities over `T ** length_penalty`.
+        item_nodes (`torch.LongTensor` [R]): trie leaf of each answer.
+        user_indices (`torch.LongTensor` [R]): which prompt each row answers.
+        num_users (`int`): number of prompts, B.
+        thoughts (`torch.Tensor` [B, N, D]): hidden states of the thoughts.
+        num_thoughts (`torch.LongTensor` [B]): N of each prompt.
+    """
+
+    sequences: torch.LongTensor | None = None
+    sequences_scores: torch.Tensor | None = None
+    item_nodes: torch.LongTensor | None = None
+    user_indices: torch.LongTensor | None = None
+    num_users: int | None = None
+    thoughts: torch.Tensor | None = None
+    num_thoughts: torch.Tensor | None = None
+
+
+__all__ = ["LatentRecGenerateOutput", "LatentRecOutput"]

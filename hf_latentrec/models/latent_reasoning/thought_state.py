@@ -1,0 +1,53 @@
+"""The state between prompt and answer: an encoded prompt and the branches that grow from it.
+
+Shapes: B prompts, K branches, L prompt, N thoughts, S cache slots, D hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import DynamicCache
+
+
+@dataclass
+class ThoughtState:
+    """
+    An encoded prompt and the branches that grow from it.
+
+    Args:
+        past_key_values (`Cache`): keys and values of all slots, shared by the branches.
+        visible_BKS (`torch.BoolTensor`): the slots that each branch sees.
+        hidden_BKD (`torch.Tensor`): last-layer hidden state of each branch's newest token.
+        prompt_hidden_BLD (`torch.Tensor`): last-layer hidden states of the prompt.
+        thoughts_BKND (`torch.Tensor`): thoughts so far.
+        opened (`bool`): whether the branches have read the marker that opens the thoughts.
+    """
+
+    past_key_values: DynamicCache
+    visible_BKS: torch.Tensor
+    hidden_BKD: torch.Tensor
+    prompt_hidden_BLD: torch.Tensor
+    thoughts_BKND: torch.Tensor
+    opened: bool = False
+
+    def select_branches(self, parent_BK: torch.Tensor) -> ThoughtState:
+        """Branches that continue the branches `parent_BK`; the cache stays as it is."""
+        S, D = self.visible_BKS.shape[-1], self.hidden_BKD.shape[-1]
+        return replace(
+            self,
+            visible_BKS=self.visible_BKS.gather(1, parent_BK[..., None].expand(-1, -1, S)),
+            hidden_BKD=self.hidden_BKD.gather(1, parent_BK[..., None].expand(-1, -1, D)),
+        )
+
+    def branch(self, num_branches: int) -> ThoughtState:
+        """`num_branches` branches that continue the only one there is."""
+        return replace(
+            self,
+            visible_BKS=self.visible_BKS.expand(-1, num_branches, -1),
+            hidden_BKD=self.hidden_BKD.expand(-1, num_branches, -1),
+        )
+
+
+__all__ = ["ThoughtState"]
