@@ -45,16 +45,12 @@ class ContractModel(Qwen3Model):
     config_class = ContractConfig
 
 
-class SeqToSeqStyleModel(Qwen3ForCausalLM):
+class Qwen3ForLatentReasoningContract(Qwen3ForCausalLM):
     """A head whose name transformers does not know and whose labels are answers, not a shifted copy of the input."""
 
     def forward(self, input_ids, labels=None, **kwargs):
         self.seen_num_items = kwargs.get("num_items_in_batch")
         return {"loss": self.model(input_ids).last_hidden_state.sum()}
-
-
-# Declared by the class for the Auto classes and the loss table alike.
-SeqToSeqStyleModel.__name__ = "Qwen3ForLatentReasoningContract"
 
 
 class AllowOnly(LogitsProcessor):
@@ -404,14 +400,14 @@ def trainer_of(model, tmp_path, **kwargs) -> Trainer:
 
 def test_trainer_hands_over_the_label_count_of_the_whole_optimizer_step(tmp_path):
     """Losses divide by `num_items_in_batch`, so accumulated steps weigh every answer token alike."""
-    model = SeqToSeqStyleModel(tiny_config())
+    model = Qwen3ForLatentReasoningContract(tiny_config())
     trainer_of(model, tmp_path, gradient_accumulation_steps=2).train()
     assert model.seen_num_items == 8  # 2 micro-batches x 2 rows x 2 labels
 
 
 def test_labels_are_counted_from_the_second_on_only_for_a_causal_lm_loss(tmp_path):
     """Our labels are not shifted, so a recommender must not carry `loss_type="ForCausalLM"`."""
-    model = SeqToSeqStyleModel(tiny_config())
+    model = Qwen3ForLatentReasoningContract(tiny_config())
     assert model.loss_type is None
     model.loss_type = "ForCausalLM"
     trainer_of(model, tmp_path).train()
@@ -420,7 +416,7 @@ def test_labels_are_counted_from_the_second_on_only_for_a_causal_lm_loss(tmp_pat
 
 def test_trainer_multiplies_the_loss_by_the_number_of_processes(tmp_path, monkeypatch):
     """DDP averages gradients; with the count of all processes in the denominator, their sum is wanted."""
-    trainer = trainer_of(SeqToSeqStyleModel(tiny_config()).eval(), tmp_path)
+    trainer = trainer_of(Qwen3ForLatentReasoningContract(tiny_config()).eval(), tmp_path)
     assert trainer.args.average_tokens_across_devices
     inputs = {"input_ids": torch.tensor([[3, 4, 5]]), "labels": torch.tensor([[6, 7, -100]])}
     with torch.no_grad():

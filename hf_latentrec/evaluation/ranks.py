@@ -130,6 +130,9 @@ def _ranks_of(user_ids: Sequence[str], ranks: ArrayLike) -> np.ndarray:
 
 
 def _check_users(users: pa.ChunkedArray, where: str) -> None:
+    if users.null_count > 0:
+        row = users.is_null().index(True).as_py()
+        raise ValueError(f"{where}: user_id is missing in row {row}; every rank belongs to a user")
     counts = pc.value_counts(users)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(twice) > 0:
