@@ -1,0 +1,29 @@
+"""Interactions -> examples: loading, filtering, splitting, packing and a synthetic data set. Needs no torch."""
+
+from __future__ import annotations
+
+from .filtering import k_core
+from .loading import load_data, load_events, load_indexed_json, load_recbole, load_sequences
+from .packing import pack_examples
+from .schema import RecData
+from .splitting import split_fingerprint, split_leave_one_out, split_published, split_temporal
+from .synthetic import make_synthetic
+from .validation import validate
+
+
+__all__ = [
+    "RecData",
+    "k_core",
+    "load_data",
+    "load_events",
+    "load_indexed_json",
+    "load_recbole",
+    "load_sequences",
+    "make_synthetic",
+    "pack_examples",
+    "split_fingerprint",
+    "split_leave_one_out",
+    "split_published",
+    "split_temporal",
+    "validate",
+]
