@@ -1,0 +1,34 @@
+"""One configuration and one trainer per algorithm, over one small base; losses, rewards and advantages as
+functions."""
+
+from __future__ import annotations
+
+from .advantages import GroupAdvantage, group_advantage
+from .grpo_config import LASARGRPOConfig
+from .grpo_trainer import LASARGRPOTrainer
+from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
+from .rec_config import RecConfig
+from .rec_trainer import RecTrainer
+from .rewards import ndcg_reward, rule_reward
+from .sampling import EpochSampler
+from .sft_config import LatentSFTConfig
+from .sft_trainer import LatentSFTTrainer
+
+
+__all__ = [
+    "EpochSampler",
+    "GroupAdvantage",
+    "LASARGRPOConfig",
+    "LASARGRPOTrainer",
+    "LatentSFTConfig",
+    "LatentSFTTrainer",
+    "PolicyLoss",
+    "RecConfig",
+    "RecTrainer",
+    "clipped_policy_loss",
+    "group_advantage",
+    "group_mean",
+    "kl_k3",
+    "ndcg_reward",
+    "rule_reward",
+]

@@ -1,0 +1,89 @@
+"""Settings that every trainer of recommenders shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+NORMALIZATIONS = ("vocabulary", "catalog")
+
+
+@dataclass
+class RecConfig(TrainingArguments):
+    """
+    Settings of [`RecTrainer`]: those of [`~transformers.TrainingArguments`], with defaults for recommenders.
+
+    Args:
+        normalize (`str`, *optional*, defaults to `"vocabulary"`):
+            Over what an answer token's probability is normalized: `"vocabulary"`, or `"catalog"`, the tokens that
+            continue to an item at this place. `"catalog"` needs an item trie.
+
+    These defaults differ from [`~transformers.TrainingArguments`]: `logging_steps` 10, `report_to` `"none"`,
+    `remove_unused_columns` False (the collator reads the data set's own columns), `label_names` `["labels"]` (the
+    models have other arguments with "label" in their name), `use_cache` True (thoughts and answers attend to the
+    cached prompt), `logging_nan_inf_filter` False (a loss that is not finite stops training).
+
+    Raises:
+        ValueError: for settings that a recommender's trainer would ignore or cannot follow.
+    """
+
+    logging_steps: float = field(
+        default=10, metadata={"help": "Log every X update steps; below 1, a ratio of all training steps."}
+    )
+    report_to: None | str | list[str] = field(
+        default="none", metadata={"help": "Integrations that get the logs: 'none', 'all', or names such as 'wandb'."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Keep False: the collator reads the columns of the data set."}
+    )
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Batch keys that hold labels."}
+    )
+    use_cache: bool = field(
+        default=True, metadata={"help": "Keep True: thoughts and answers attend to the cached prompt."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Keep False: a loss that is not finite stops training."}
+    )
+    normalize: str = field(
+        default="vocabulary",
+        metadata={
+            "help": "Over what an answer token's probability is normalized: the 'vocabulary', or the 'catalog', the "
+            "tokens that continue to an item.",
+            "choices": list(NORMALIZATIONS),
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        name = type(self).__name__
+        if self.normalize not in NORMALIZATIONS:
+            raise ValueError(f"{name}: normalize is {self.normalize!r}; choose one of {NORMALIZATIONS}")
+        if self.label_smoothing_factor != 0:
+            raise ValueError(
+                f"{name}: label_smoothing_factor is {self.label_smoothing_factor}, but the model computes the loss "
+                "without smoothing; leave it 0"
+            )
+        if self.gradient_checkpointing:
+            raise ValueError(
+                f"{name}: gradient_checkpointing drops the key/value cache that thoughts and answers attend to; leave "
+                "it False and make per_device_train_batch_size smaller"
+            )
+        if not self.use_cache:
+            raise ValueError(
+                f"{name}: use_cache is False, but thoughts and answers attend to the cache; leave it True"
+            )
+        if self.remove_unused_columns:
+            raise ValueError(
+                f"{name}: remove_unused_columns would drop the columns that the collator reads; leave it False"
+            )
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ValueError(
+                f"{name}: train_sampling_strategy 'batch_rebalance' is not supported; choose 'random', 'sequential' "
+                "or 'group_by_length'"
+            )
+
+
+__all__ = ["NORMALIZATIONS", "RecConfig"]

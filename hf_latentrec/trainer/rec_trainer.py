@@ -1,0 +1,237 @@
+"""The base of all trainers: what a recommender needs beyond `transformers.Trainer`, and nothing of an algorithm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback
+
+from .rec_config import RecConfig
+from .sampling import EpochSampler
+
+
+NUM_USERS_IN_ERRORS = 5
+
+
+class RunningMeans:
+    """Weighted means that stay on the device until they are logged: per name, a sum and a weight."""
+
+    def __init__(self):
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, name: str, total: torch.Tensor, weight: torch.Tensor | float) -> None:
+        """Adds a sum of `weight` observations; both are scalars, without gradient."""
+        pair = torch.stack([total.detach().double(), torch.as_tensor(weight, device=total.device).double()])
+        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def pop(self, reduce=lambda sums: sums) -> dict[str, float]:
+        """The means since the last call; `reduce` sums a tensor over processes."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        totals, weights = reduce(torch.stack([self._sums[name] for name in names])).cpu().unbind(-1)
+        self._sums = {}
+        return dict(zip(names, (totals / weights).tolist(), strict=True))
+
+
+class SetEpochCallback(TrainerCallback):
+    """
+    Tells the sampler the epoch. On several processes accelerate's loader does not reach a sampler through the batches
+    that it skips after a restart, and would give the first epoch's order again.
+    """
+
+    def __init__(self, trainer: RecTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
+
+
+class RecTrainer(Trainer):
+    """
+    [`~transformers.Trainer`] for recommenders. A subclass names its collaborators as class attributes and overrides
+    [`compute_terms`]; there is one training loop, the Trainer's.
+
+    What it adds: a loss of named terms, each checked in every step; metrics averaged between two logs over steps and
+    processes; an order of examples that a resumed run continues; losses divided by the items of the *global* batch, so
+    that neither the number of processes nor gradient accumulation changes a gradient.
+
+    Args:
+        model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
+        args (`RecConfig`): of the class that `config_class` names.
+        item_trie (`ItemTrie`, *optional*): the catalog; by default that of `processing_class`.
+        kwargs: for [`~transformers.Trainer`]: `data_collator`, `train_dataset`, `eval_dataset`, `processing_class`,
+            ... Batches may hold `user_ids` (`list[str]`), which errors name and the model never sees.
+
+    Raises:
+        ValueError: for another class of `args`, or probabilities over the catalog without an item trie; while
+            training, for a loss that is not finite.
+    """
+
+    config_class: type[RecConfig] = RecConfig
+    sampler_class: type[EpochSampler] = EpochSampler
+
+    def __init__(self, model: nn.Module, args: RecConfig, *, item_trie: Any = None, **kwargs):
+        name = type(self).__name__
+        if not isinstance(args, self.config_class):
+            raise ValueError(f"{name}: args is a {type(args).__name__}; pass a {self.config_class.__name__}")
+        super().__init__(model=model, args=args, **kwargs)
+        # `compute_loss` returns a loss that is divided by the items of the whole accumulated batch.
+        self.model_accepts_loss_kwargs = True
+        item_trie = getattr(self.processing_class, "item_trie", None) if item_trie is None else item_trie
+        if item_trie is None and self.needs_item_trie:
+            raise ValueError(f"{name}: no item trie; pass item_trie=..., or a processing_class that has one")
+        self.item_trie = None if item_trie is None else item_trie.to(args.device)
+        self.train_sampler: EpochSampler | None = None
+        self.means = RunningMeans()
+        self.add_callback(SetEpochCallback(self))
+
+    @property
+    def needs_item_trie(self) -> bool:
+        """Whether training needs the catalog."""
+        return self.args.normalize == "catalog"
+
+    @property
+    def loss_item_trie(self) -> Any:
+        """What the model's forward gets: the trie where probabilities are normalized over the catalog, else None."""
+        return self.item_trie if self.args.normalize == "catalog" else None
+
+    # Loss
+
+    def compute_terms(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], Any]:
+        """
+        The loss as named terms that are summed; the only method that an algorithm must write.
+
+        Args:
+            model (`nn.Module`): the wrapped model; call it, never its parts (DDP hooks into the call).
+            inputs (`dict`): the batch, without `user_ids`.
+            num_items_in_batch (`torch.Tensor`): items of the global batch (see [`count_items`]); divide sums by it.
+
+        Returns:
+            `tuple`: terms (weighted, scalar) and the model's output.
+        """
+        outputs = model(**inputs, item_trie=self.loss_item_trie, num_items_in_batch=num_items_in_batch)
+        return {"cross_entropy": outputs.loss}, outputs
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Items of a batch, over which the loss is a mean: here the answer tokens."""
+        return batch["labels"].ne(-100).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """Sums the terms, checks that each is finite, and records them where there are several."""
+        inputs = dict(inputs)
+        user_ids = inputs.pop("user_ids", ())
+        num_items = self.count_items(inputs)
+        terms, outputs = self.compute_terms(
+            model, inputs, num_items if num_items_in_batch is None else num_items_in_batch
+        )
+        self.check_finite(terms, user_ids)
+        if len(terms) > 1:
+            for name, term in terms.items():
+                self.means.add(f"loss/{name}", term * num_items_in_batch, num_items)
+        loss = torch.stack(list(terms.values())).sum()
+        if self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # the gradients of the processes are averaged
+        return (loss, outputs) if return_outputs else loss
+
+    def check_finite(self, terms: dict[str, torch.Tensor], user_ids: Sequence[str]) -> None:
+        """Raises a `ValueError` that names step, term, value and users where a term is NaN or infinite."""
+        values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+        for name, value in zip(terms, values, strict=True):
+            if not math.isfinite(value):
+                users = ", ".join(map(repr, user_ids[:NUM_USERS_IN_ERRORS])) or "unknown"
+                raise ValueError(
+                    f"{type(self).__name__}: loss term {name!r} is {value} in step {self.state.global_step + 1}, process "
+                    f"{self.args.process_index}, for {len(user_ids)} users, the first: {users}; lower learning_rate or "
+                    "max_grad_norm or look at these users' examples, and resume from the last checkpoint"
+                )
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Any]], device: torch.device
+    ) -> torch.Tensor | None:
+        # The Trainer's own count leaves out the first label of each answer for causal models, which shift their
+        # labels.
+        if not batch_samples:
+            return None
+        num_items = torch.stack([self.count_items(batch).to(device) for batch in batch_samples]).sum()
+        return self.accelerator.gather(num_items).sum() if self.args.average_tokens_across_devices else num_items
+
+    # Data
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.train_sampler = self.sampler_class(
+            len(train_dataset),
+            self._train_batch_size * self.args.world_size,
+            lengths=self._lengths(train_dataset),
+            shuffle=self.args.train_sampling_strategy != "sequential",
+            seed=seed,
+            **self.sampler_kwargs(),
+        )
+        return self.train_sampler
+
+    def sampler_kwargs(self) -> dict[str, Any]:
+        """What an algorithm wants of the sampler beyond the order of examples."""
+        return {}
+
+    def _lengths(self, dataset: Any) -> Sequence[int] | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return None
+        column = self.args.length_column_name
+        if column not in getattr(dataset, "column_names", ()):
+            raise ValueError(
+                f"{type(self).__name__}: train_sampling_strategy is 'group_by_length', but the training data has no "
+                f"column {column!r}; add one with the length of each example, or name it in length_column_name"
+            )
+        return dataset[column][:]
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
+        return SequentialSampler(eval_dataset)
+
+    # Logs and checkpoints
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last log to the logs of training steps."""
+        if "loss" in logs:
+            logs = {**logs, **self.means.pop(self._sum_over_processes)}
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Keeps the means of evaluation apart from those of training and returns them with its metrics."""
+        training_means, self.means = self.means, RunningMeans()
+        try:
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            means = self.means.pop(self._sum_over_processes)
+            output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        finally:
+            self.means = training_means
+        return output
+
+    def _sum_over_processes(self, sums: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(sums, reduction="sum")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # The Trainer pickles its arguments beside the weights, and a model folder should hold no pickle.
+        super()._save(output_dir, state_dict)
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if self.args.should_save:
+            (folder / "training_args.bin").unlink(missing_ok=True)
+            (folder / "training_args.json").write_text(self.args.to_json_string(), encoding="utf-8")
+
+
+__all__ = ["RecTrainer", "RunningMeans", "SetEpochCallback"]
