@@ -96,8 +96,11 @@ class ItemTrie:
         counts = num_children.cpu().numpy()
         self.max_children: list[int] = np.maximum.reduceat(counts, self.depth_ptr[:-1]).tolist()
 
+        self.max_token = int(child_token.max())
+        self.has_uniform_depth = self.num_leaves == self.depth_ptr[-1] - self.depth_ptr[-2]
+
         # Edges are sorted by (parent, token), hence by this key: one binary search follows one token.
-        self._key_base = int(child_token.max()) + 1
+        self._key_base = self.max_token + 1
         parent = torch.arange(self.num_nodes, device=row_ptr.device).repeat_interleave(num_children)
         self._edge_key = parent * self._key_base + child_token
         self._tokens_at: dict[int, torch.Tensor] = {}

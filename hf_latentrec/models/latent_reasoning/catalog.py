@@ -1,0 +1,372 @@
+"""ItemCatalog: what can be recommended, and the token sequence that stands for it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerFast
+
+from .item_trie import ItemTrie
+from .tokenization import encode_plain_text
+
+
+ITEM_TOKENIZATIONS = ("semantic_id", "title")
+_RESERVED = ("tokens", "popularity")
+_METADATA_KEY = b"item_catalog"
+
+
+class ItemCatalog:
+    """
+    Ordered items: an id, text columns, a popularity and one token sequence (the answer) each.
+
+    With `item_tokenization="semantic_id"` the sequence is the item's codes, of one depth for all. With `"title"` it is
+    the title as plain text, ended by the tokenizer's EOS, because a title may be the beginning of another.
+
+    Build one with [`ItemCatalog.from_items`], read one with [`ItemCatalog.load`].
+
+    Args:
+        table (`pyarrow.Table`): `item_id` (string) and any other columns, one row per item.
+        flat_tokens (`np.ndarray` of shape `[sum of lengths]`): All sequences, end to end.
+        offsets (`np.ndarray` of shape `[I + 1]`): Sequence of row `r` is `flat_tokens[offsets[r]:offsets[r + 1]]`.
+        popularity (`np.ndarray` of shape `[I]`): Interactions of each item in the training data.
+        item_tokenization (`str`): `"semantic_id"` or `"title"`.
+        terminal_token_id (`int`, *optional*): The token that ends every sequence, if one does.
+
+    Example:
+        >>> from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
+        >>> items = [
+        ...     {"item_id": "B1", "title": "Shampoo", "semantic_id": ["<a_1>", "<b_7>"]},
+        ...     {"item_id": "B2", "title": "Soap", "semantic_id": ["<a_1>", "<b_2>"]},
+        ... ]
+        >>> tokenizer = build_byte_tokenizer()
+        >>> codes = add_item_tokens(tokenizer, [item["semantic_id"] for item in items])
+        >>> catalog = ItemCatalog.from_items(items, tokenizer, item_tokenization="semantic_id")
+        >>> catalog.rows(["B2", "B1"]).tolist(), catalog[1]
+        ([1, 0], {'item_id': 'B2', 'title': 'Soap'})
+        >>> tokenizer.convert_ids_to_tokens(catalog.answer_tokens(0))
+        ['<a_1>', '<b_7>']
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        flat_tokens: np.ndarray,
+        offsets: np.ndarray,
+        *,
+        popularity: np.ndarray,
+        item_tokenization: str,
+        terminal_token_id: int | None = None,
+    ):
+        self.table = table
+        self.flat_tokens, self.offsets = flat_tokens.astype(np.int32), offsets.astype(np.int64)
+        self.popularity = popularity.astype(np.int64)
+        self.item_tokenization = item_tokenization
+        self.terminal_token_id = terminal_token_id
+        self.item_ids: list[str] = table["item_id"].to_pylist()
+        self._row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
+
+    @classmethod
+    def from_items(
+        cls,
+        items: Any,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        item_tokenization: str,
+        popularity: Mapping[str, int] | None = None,
+        on_collision: str = "error",
+        on_duplicate: str = "error",
+    ) -> ItemCatalog:
+        """
+        Builds a catalog from item records.
+
+        Args:
+            items (`datasets.Dataset`, `pyarrow.Table` or `list[dict]`): Columns `item_id` and `title` (list of tokens
+                `semantic_id` instead, or as well, for `"semantic_id"`); other columns are kept.
+            tokenizer (`PreTrainedTokenizerFast`): The model's tokenizer; it holds the code tokens already (see
+                [`add_item_tokens`]).
+            item_tokenization (`str`): `"semantic_id"` or `"title"`.
+            popularity (`Mapping[str, int]`, *optional*): Training interactions per `item_id`; others count 0.
+            on_collision (`str`, *optional*, defaults to `"error"`): Several items with one sequence are an error, or
+                `"share"` a leaf: they take consecutive ranks, by popularity, then by catalog order.
+            on_duplicate (`str`, *optional*, defaults to `"error"`): A repeated `item_id` is an error, or the `"first"`
+                one is kept.
+
+        Returns:
+            `ItemCatalog`: the catalog.
+
+        Raises:
+            `ValueError`: missing or duplicate ids, an item without codes or title, codes of different depth, a code
+                that the tokenizer does not hold, colliding sequences.
+        """
+        _check_choice("item_tokenization", item_tokenization, ITEM_TOKENIZATIONS)
+        _check_choice("on_collision", on_collision, ("error", "share"))
+        _check_choice("on_duplicate", on_duplicate, ("error", "first"))
+        table = _unique_items(_as_table(items), on_duplicate)
+        if item_tokenization == "semantic_id":
+            flat, offsets, terminal = *_code_sequences(table, tokenizer), None
+        else:
+            flat, offsets, terminal = _title_sequences(table, tokenizer)
+        catalog = cls(
+            table.select([name for name in table.column_names if name != "semantic_id"]),
+            flat,
+            offsets,
+            popularity=np.zeros(len(table)),
+            item_tokenization=item_tokenization,
+            terminal_token_id=terminal,
+        )
+        if popularity:
+            catalog.popularity[catalog.rows(list(popularity))] = list(popularity.values())
+        if on_collision == "error" and (collisions := catalog.collisions()):
+            groups = "; ".join(", ".join(repr(catalog.item_ids[row]) for row in rows) for rows in collisions[:3])
+            raise ValueError(
+                f"ItemCatalog: {sum(map(len, collisions))} items share their {item_tokenization} sequence with "
+                f'another ({groups}{"; ..." if len(collisions) > 3 else ""}); make them distinct or pass on_collision="share"'
+            )
+        return catalog
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """The columns of one item."""
+        return {name: self.table[name][row].as_py() for name in self.table.column_names}
+
+    @cached_property
+    def titles(self) -> list[str | None]:
+        """Title of every item; None where there is none."""
+        return self.table["title"].to_pylist() if "title" in self.table.column_names else [None] * len(self)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides a recommendation: ids, sequences, how they were made, and popularity."""
+        header = json.dumps([self.item_tokenization, self.terminal_token_id, self.item_ids])
+        digest = hashlib.sha256(header.encode())
+        for array in (self.flat_tokens, self.offsets, self.popularity):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def find(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Catalog rows of item ids, `[N]` int64; -1 for an unknown id."""
+        row_of = self._row_of.get
+        return np.fromiter((row_of(item_id, -1) for item_id in item_ids), dtype=np.int64, count=len(item_ids))
+
+    def rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """
+        Catalog rows of item ids.
+
+        Args:
+            item_ids (`list[str]` of length N): Ids.
+
+        Returns:
+            `np.ndarray` of shape `[N]`, int64.
+
+        Raises:
+            `ValueError`: an id that is not in the catalog; names the closest ones.
+        """
+        rows = self.find(item_ids)
+        if (rows < 0).any():
+            position = int(np.argmin(rows))
+            raise ValueError(f"ItemCatalog: {self.describe_unknown(item_ids[position])} (position {position})")
+        return rows
+
+    def describe_unknown(self, item_id: Any) -> str:
+        """What to tell about an id that is not in the catalog."""
+        closest = difflib.get_close_matches(str(item_id), self.item_ids, n=3, cutoff=0.0)
+        return f"item_id {item_id!r} is not in the catalog of {len(self):,} items; closest: {closest}"
+
+    def answer_tokens(self, row: int) -> np.ndarray:
+        """Token sequence of an item, with its terminal, `[T]` int32."""
+        return self.flat_tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    def prompt_tokens(self, row: int) -> np.ndarray:
+        """Token sequence of an item inside of a prompt: without the terminal, `[T]` int32."""
+        end = self.offsets[row + 1] - (self.terminal_token_id is not None)
+        return self.flat_tokens[self.offsets[row] : end]
+
+    def build_trie(self) -> ItemTrie:
+        """The prefix tree of all sequences; items of a shared leaf are ordered by popularity, then by row."""
+        return ItemTrie.from_sequences(
+            (self.flat_tokens, self.offsets), priority=self.popularity, catalog_fingerprint=self.fingerprint
+        )
+
+    def collisions(self) -> list[list[int]]:
+        """Rows of the items that share one sequence, group by group, in the order in which they are recommended."""
+        trie = self.build_trie()
+        shared = (trie.row_ptr.diff() == 0) & (trie.leaf_end - trie.leaf_start > 1)
+        start, end = trie.leaf_start[shared].tolist(), trie.leaf_end[shared].tolist()
+        return [trie.item_order[a:b].tolist() for a, b in zip(start, end, strict=True)]
+
+    def describe_collisions(self) -> str:
+        """One line on the items that share a sequence, for a training script to print."""
+        groups = self.collisions()
+        if not groups:
+            return f"The {len(self):,} items have distinct sequences."
+        return (
+            f"{sum(map(len, groups)):,} of {len(self):,} items share their sequence with another ({len(groups):,} "
+            f"sequences, up to {max(map(len, groups))} items each); such items take consecutive ranks, by popularity, "
+            "then by catalog order."
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the catalog to a parquet file."""
+        tokens = pa.ListArray.from_arrays(pa.array(self.offsets.astype(np.int32)), pa.array(self.flat_tokens))
+        table = self.table.append_column("tokens", tokens).append_column("popularity", pa.array(self.popularity))
+        metadata = {
+            "item_tokenization": self.item_tokenization,
+            "terminal_token_id": self.terminal_token_id,
+            "fingerprint": self.fingerprint,
+        }
+        pq.write_table(table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)}), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ItemCatalog:
+        """
+        Reads a catalog written by [`ItemCatalog.save`].
+
+        Raises:
+            `ValueError`: the file is truncated, is no catalog, or its content is not what was saved.
+        """
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"ItemCatalog: {path} is truncated or no parquet file ({error})") from error
+        stored = (table.schema.metadata or {}).get(_METADATA_KEY)
+        if stored is None:
+            raise ValueError(f"ItemCatalog: {path} is no catalog; write it with ItemCatalog.save")
+        metadata = json.loads(stored)
+        fingerprint = metadata.pop("fingerprint")
+        tokens = table["tokens"].combine_chunks()
+        catalog = cls(
+            table.drop_columns(list(_RESERVED)).replace_schema_metadata(),
+            pc.list_flatten(tokens).to_numpy(),
+            np.concatenate([[0], pc.list_value_length(tokens).to_numpy().cumsum()]),
+            popularity=table["popularity"].to_numpy(),
+            **metadata,
+        )
+        if catalog.fingerprint != fingerprint:
+            raise ValueError(
+                f"ItemCatalog: the content of {path} has fingerprint {catalog.fingerprint}, but {fingerprint} was "
+                "saved; save the processor again"
+            )
+        return catalog
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"ItemCatalog: {name}={value!r}; choose one of {', '.join(map(repr, choices))}")
+
+
+def _as_table(items: Any) -> pa.Table:
+    if isinstance(items, pa.Table):
+        table = items
+    elif isinstance(items, list):
+        table = pa.Table.from_pylist(items)
+    else:
+        table = items.with_format("arrow")[:]  # datasets.Dataset, which is not a dependency of a checkpoint
+    if len(table) == 0:
+        raise ValueError("ItemCatalog: no items")
+    for name in _RESERVED:
+        if name in table.column_names:
+            raise ValueError(f"ItemCatalog: column {name!r} is the catalog's own; rename it")
+    return table.replace_schema_metadata()
+
+
+def _column(table: pa.Table, name: str, type_name: str, is_type) -> pa.Array:
+    """A column as one array, checked for its type."""
+    if name not in table.column_names:
+        raise ValueError(f"ItemCatalog: no column {name!r}; found {', '.join(table.column_names)}")
+    column = table[name].combine_chunks()
+    if not is_type(column.type):
+        raise ValueError(f"ItemCatalog: column {name!r} holds {column.type}; expected {type_name}")
+    return column
+
+
+def _is_string(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+
+
+def _is_string_list(type_: pa.DataType) -> bool:
+    return (pa.types.is_list(type_) or pa.types.is_large_list(type_)) and _is_string(type_.value_type)
+
+
+def _first(condition: np.ndarray) -> int | None:
+    """Index of the first True."""
+    return int(condition.argmax()) if condition.any() else None
+
+
+def _unique_items(table: pa.Table, on_duplicate: str) -> pa.Table:
+    ids = np.array(_column(table, "item_id", "strings", _is_string).fill_null("").to_pylist(), dtype=object)
+    if (row := _first(ids == "")) is not None:
+        raise ValueError(f"ItemCatalog: row {row} has no item_id; give every item one")
+    values, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    if len(values) == len(ids):
+        return table
+    if on_duplicate == "first":
+        return table.take(pa.array(np.sort(first)))
+    repeated = ids[first[counts > 1].min()]
+    rows = ", ".join(map(str, np.flatnonzero(ids == repeated)))
+    raise ValueError(
+        f"ItemCatalog: item_id {repeated!r} appears {(ids == repeated).sum()} times (rows {rows}); "
+        'drop duplicates or pass on_duplicate="first"'
+    )
+
+
+def _code_sequences(table: pa.Table, tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray]:
+    """Flat token ids and offsets of the items' codes."""
+    codes = _column(table, "semantic_id", "lists of token strings", _is_string_list)
+    depths = pc.list_value_length(codes).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    name = _namer(table)
+    if (row := _first(depths == 0)) is not None:
+        raise ValueError(f"ItemCatalog: {name(row)} has no semantic_id; give it codes or remove the item")
+    if (row := _first(depths != depths[0])) is not None:
+        raise ValueError(
+            f"ItemCatalog: {name(row)} has {depths[row]} codes, but {name(0)} has {depths[0]}; "
+            "give all items codes of one depth"
+        )
+    encoded = pc.list_flatten(codes).dictionary_encode()
+    vocabulary = tokenizer.get_vocab()
+    ids = np.array([vocabulary.get(token, -1) for token in encoded.dictionary.to_pylist()])
+    flat = ids[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+    flat = np.where(encoded.indices.is_null().to_numpy(zero_copy_only=False), -1, flat)
+    if (position := _first(flat < 0)) is not None:
+        row, level = divmod(position, int(depths[0]))
+        raise ValueError(
+            f"ItemCatalog: code {codes[row][level].as_py()!r} of {name(row)}, level {level}, is not in the tokenizer; "
+            "call add_item_tokens(tokenizer, semantic_ids) first"
+        )
+    return flat, np.arange(len(codes) + 1) * depths[0]
+
+
+def _title_sequences(table: pa.Table, tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray, int]:
+    """Flat token ids and offsets of the items' titles, each ended by EOS, and EOS."""
+    terminal = tokenizer.eos_token_id
+    if terminal is None:
+        raise ValueError("ItemCatalog: titles end in the tokenizer's EOS, but it has none; set tokenizer.eos_token")
+    titles = _column(table, "title", "strings", _is_string).fill_null("").to_pylist()
+    name = _namer(table)
+    if (row := _first(np.array([not title.strip() for title in titles]))) is not None:
+        raise ValueError(f"ItemCatalog: {name(row)} has an empty title; give it one or remove the item")
+    sequences = encode_plain_text(tokenizer, titles)
+    lengths = np.array([len(sequence) for sequence in sequences])
+    if (row := _first(lengths == 0)) is not None:
+        raise ValueError(f"ItemCatalog: the title {titles[row]!r} of {name(row)} has no tokens; change it")
+    offsets = np.concatenate([[0], (lengths + 1).cumsum()])
+    return np.concatenate([[*sequence, terminal] for sequence in sequences]), offsets, terminal
+
+
+def _namer(table: pa.Table):
+    """How errors name the item of a row."""
+    return lambda row: f"item_id {table['item_id'][row].as_py()!r} (row {row})"
+
+
+__all__ = ["ItemCatalog"]

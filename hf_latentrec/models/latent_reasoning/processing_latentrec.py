@@ -1,0 +1,369 @@
+"""LatentRecProcessor: histories in, model inputs out; beams in, items out.
+
+Shapes: B histories, L prompt tokens, I items, R beams of all users, M recommended items of all users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import cached_file
+
+from .catalog import ItemCatalog
+from .item_trie import ItemTrie
+from .tokenization import thought_token_ids
+
+
+CATALOG_FILE = "catalog.parquet"
+TRIE_FILE = "item_trie.safetensors"
+HISTORY_FIELD = "{history}"
+COMPACT_TEMPLATE = HISTORY_FIELD
+# LASAR, appendix E.2
+INSTRUCTION_TEMPLATE = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n"
+    "### Instruction:\nCan you predict the next possible item that the user may expect?\n"
+    "### User Input:\nThe user has interacted with items {history} in chronological order. "
+    "Can you predict the next possible item that the user may expect?\n"
+    "### Response:\n"
+)
+
+
+class _Ranking(NamedTuple):
+    """Recommended items of all users, best first within a user; arrays of shape [M]."""
+
+    user: np.ndarray
+    item: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray  # 1-based
+
+
+class LatentRecProcessor(ProcessorMixin):
+    """
+    What stands between a user's history and the model: tokenizer, item catalog, prompt template and prefix tree.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): The model's tokenizer, with the item tokens added.
+        catalog (`ItemCatalog`): What can be recommended.
+        item_trie (`ItemTrie`, *optional*): The catalog's prefix tree; built where it is not given.
+        prompt_template (`str`, *optional*, defaults to `"{history}"`): Text with `{history}` once; special tokens in
+            it are honoured. `INSTRUCTION_TEMPLATE` is LASAR's.
+        item_separator (`str`, *optional*): Text between two items. Default: none between semantic IDs, a line break
+            between titles.
+        max_history (`int`, *optional*, defaults to 20): Only this many newest items enter a prompt.
+        split_fingerprint (`str`, *optional*): Fingerprint of the data split that the model was trained on, kept with
+            the checkpoint.
+
+    Raises:
+        `ValueError`: a bad template, a trie of another catalog, or a catalog of another tokenizer.
+
+    Example:
+        >>> from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
+        >>> items = [{"item_id": "B1", "semantic_id": ["<a_1>"]}, {"item_id": "B2", "semantic_id": ["<a_2>"]}]
+        >>> tokenizer = build_byte_tokenizer()
+        >>> codes = add_item_tokens(tokenizer, [item["semantic_id"] for item in items])
+        >>> catalog = ItemCatalog.from_items(items, tokenizer, item_tokenization="semantic_id")
+        >>> processor = LatentRecProcessor(tokenizer, catalog)
+        >>> processor([["B1"], ["B1", "B2"]], return_tensors="pt")["input_ids"].tolist()
+        [[256, 258], [258, 259]]
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        catalog,
+        item_trie=None,
+        prompt_template=COMPACT_TEMPLATE,
+        item_separator=None,
+        max_history=20,
+        split_fingerprint=None,
+    ):
+        super().__init__(tokenizer)
+        self.catalog = catalog
+        self.item_trie = catalog.build_trie() if item_trie is None else item_trie
+        self.prompt_template = prompt_template
+        titles = catalog.item_tokenization == "title"
+        self.item_separator = item_separator if item_separator is not None else ("\n" if titles else "")
+        self.max_history = max_history
+        self.split_fingerprint = split_fingerprint
+        self._check()
+        self._build_blocks()
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what `__call__` returns."""
+        return ["input_ids", "attention_mask"]
+
+    @property
+    def packable(self) -> bool:
+        """True if nothing follows the history, so that a prefix of a prompt is the prompt of a shorter history."""
+        return self._block_size[self._suffix] == 0
+
+    def __call__(
+        self, histories: Sequence[Sequence[str]] | Sequence[str], return_tensors: str | None = "pt"
+    ) -> BatchFeature:
+        """
+        Prompts of a batch of histories, cut to the newest `max_history` items and padded on the left.
+
+        Args:
+            histories (`list[list[str]]`): Item ids, oldest first. One history (`list[str]`) is a batch of one.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): As in transformers; None and `"np"` give arrays.
+
+        Returns:
+            `BatchFeature`: `input_ids` and `attention_mask` of shape `[B, L]`, int64.
+
+        Raises:
+            `ValueError`: an empty history or an unknown item; names history, position and id.
+        """
+        rows, counts = self._history_rows(histories)
+        from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(rows))
+        rows, counts = rows[from_end <= self.max_history], np.minimum(counts, self.max_history)
+        ids, sizes = self._encode(rows, counts)
+        lengths = np.add.reduceat(sizes, (counts + 2).cumsum() - (counts + 2))  # + 2: prefix and suffix blocks
+        width = int(lengths.max())
+        mask = np.arange(width) >= (width - lengths)[:, None]
+        input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        input_ids[mask] = ids
+        data = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def encode_history(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Prompt of one history, not cut, with the places at which it can be continued.
+
+        Args:
+            rows (`np.ndarray` of shape `[H]`): Catalog rows, oldest first.
+
+        Returns:
+            `tuple` of two `np.ndarray`, int64: the token ids `[L]`, and `[H]` the index one past the last token of
+            each item, which is where an answer to the history up to it would start (see [`packable`]).
+        """
+        rows = np.asarray(rows)
+        ids, sizes = self._encode(rows, np.array([len(rows)]))
+        return ids, sizes.cumsum()[1:-1]
+
+    def answer_ids(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Token sequences of items as answers, with their terminal: one int32 array per catalog row."""
+        return [self.catalog.answer_tokens(row) for row in rows]
+
+    def exclude_seen_mask(self, histories: Sequence[Sequence[str]] | Sequence[str]) -> torch.Tensor:
+        """
+        What is new to each user, from the whole history (not only the part that enters the prompt).
+
+        Args:
+            histories (`list[list[str]]`): Item ids.
+
+        Returns:
+            `torch.BoolTensor` of shape `[B, I]`, in catalog order; False for the items of the history.
+        """
+        rows, counts = self._history_rows(histories)
+        allowed = np.ones((len(counts), len(self.catalog)), dtype=bool)
+        allowed[np.repeat(np.arange(len(counts)), counts), rows] = False
+        return torch.from_numpy(allowed)
+
+    def post_process_recommendations(
+        self, output: Any, top_k: int | None = None, allowed_items: torch.Tensor | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """
+        Items of what `generate` returned. Items that share a sequence follow each other, the more popular first.
+
+        Args:
+            output: Has `item_nodes` `[R]` (leaves of the trie), `sequences_scores` `[R]`, `user_indices` `[R]` (the
+                prompt of each row; rows of a prompt in rank order) and `num_users` (`int`).
+            top_k (`int`, *optional*): Keep this many items per user; all by default.
+            allowed_items (`torch.BoolTensor` of shape `[B, I]`, *optional*): The mask that was given to `generate`; it
+                matters where an allowed item shares its sequence with another.
+
+        Returns:
+            `list[list[dict]]`: per user `{"item_id": str, "title": str | None, "score": float}`, best first.
+        """
+        ranking = self._rank(output, allowed_items)
+        recommendations: list[list[dict[str, Any]]] = [[] for _ in range(output.num_users)]
+        keep = ranking.rank <= (np.inf if top_k is None else top_k)
+        columns = (column[keep].tolist() for column in (ranking.user, ranking.item, ranking.score))
+        for user, item, score in zip(*columns, strict=True):
+            record = {"item_id": self.catalog.item_ids[item], "title": self.catalog.titles[item], "score": score}
+            recommendations[user].append(record)
+        return recommendations
+
+    def rank_of(self, output: Any, target_rows: np.ndarray, allowed_items: torch.Tensor | None = None) -> np.ndarray:
+        """
+        Rank of one item per user in what [`post_process_recommendations`] would list.
+
+        Args:
+            output: See [`post_process_recommendations`].
+            target_rows (`np.ndarray` of shape `[num_users]`): Catalog row of each user's target.
+            allowed_items (`torch.BoolTensor` of shape `[B, I]`, *optional*): See [`post_process_recommendations`].
+
+        Returns:
+            `np.ndarray` of shape `[num_users]`, int64: 1-based rank; 0 where the target is not in the list.
+        """
+        ranking = self._rank(output, allowed_items)
+        hit = ranking.item == np.asarray(target_rows)[ranking.user]
+        ranks = np.zeros(output.num_users, dtype=np.int64)
+        ranks[ranking.user[hit]] = ranking.rank[hit]
+        return ranks
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds."""
+        config = {
+            "processor_class": type(self).__name__,
+            "prompt_template": self.prompt_template,
+            "item_separator": self.item_separator,
+            "max_history": self.max_history,
+            "split_fingerprint": self.split_fingerprint,
+            "catalog_fingerprint": self.catalog.fingerprint,
+            **thought_token_ids(self.tokenizer),
+        }
+        if "auto_map" in self.__dict__:  # set by transformers while it saves the code with the checkpoint
+            config["auto_map"] = self.auto_map
+        return config
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """
+        Writes tokenizer, `processor_config.json`, `catalog.parquet` and `item_trie.safetensors`.
+
+        Args:
+            save_directory (`str` or `Path`): Folder; made where it does not exist.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Upload it as well; `kwargs` go to `push_to_hub`.
+
+        Returns:
+            `list[str]`: paths of the processor's own files.
+        """
+        folder = Path(save_directory)
+        files = super().save_pretrained(str(folder))
+        self.catalog.save(folder / CATALOG_FILE)
+        self.item_trie.save(folder / TRIE_FILE)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        return [*files, str(folder / CATALOG_FILE), str(folder / TRIE_FILE)]
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> tuple[dict, dict]:
+        """As in transformers; the catalog and the trie become arguments beside those of `processor_config.json`."""
+        hub_names = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+        hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
+        config, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        catalog = ItemCatalog.load(cached_file(pretrained_model_name_or_path, CATALOG_FILE, **hub_kwargs))
+        trie = ItemTrie.load(cached_file(pretrained_model_name_or_path, TRIE_FILE, **hub_kwargs))
+        if config["catalog_fingerprint"] != catalog.fingerprint:
+            raise ValueError(
+                f"LatentRecProcessor: {CATALOG_FILE} of {pretrained_model_name_or_path} has fingerprint "
+                f"{catalog.fingerprint}, but processor_config.json names {config['catalog_fingerprint']}; "
+                "save the processor again"
+            )
+        return {**config, "catalog": catalog, "item_trie": trie}, unused_kwargs
+
+    def _check(self) -> None:
+        name = type(self).__name__
+        if self.prompt_template.count(HISTORY_FIELD) != 1:
+            raise ValueError(
+                f"{name}: prompt_template {self.prompt_template!r} holds {HISTORY_FIELD} "
+                f"{self.prompt_template.count(HISTORY_FIELD)} times; it must once"
+            )
+        if self.max_history < 1:
+            raise ValueError(f"{name}: max_history is {self.max_history}; pass a positive number")
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError(f"{name}: the tokenizer has no padding token; set tokenizer.pad_token")
+        if self.item_trie.catalog_fingerprint != self.catalog.fingerprint:
+            raise ValueError(
+                f"{name}: the item trie ({TRIE_FILE}) was built from the catalog "
+                f"{self.item_trie.catalog_fingerprint or '(unknown)'}, but this catalog ({CATALOG_FILE}) is "
+                f"{self.catalog.fingerprint}; build it again with catalog.build_trie()"
+            )
+        if (largest := int(self.catalog.flat_tokens.max())) >= len(self.tokenizer):
+            raise ValueError(
+                f"{name}: the catalog uses token {largest}, but the tokenizer holds {len(self.tokenizer)} tokens; "
+                "use the tokenizer that the catalog was built with"
+            )
+
+    def _build_blocks(self) -> None:
+        """
+        Lays all that a prompt is made of end to end, once: a prompt is then one gather.
+
+        Block `i < I` is the separator and item `i`, block `I` the text before the history, block `I + 1` the text
+        after it. The first item of a prompt is read without its separator.
+        """
+        catalog = self.catalog
+        before, after = self.prompt_template.split(HISTORY_FIELD)
+        bos = [self.tokenizer.bos_token_id] if self._adds_bos() else []
+        prefix = [*bos, *self.tokenizer(before, add_special_tokens=False).input_ids]
+        suffix = self.tokenizer(after, add_special_tokens=False).input_ids
+        separator = self.tokenizer(self.item_separator, add_special_tokens=False).input_ids
+
+        is_terminal = np.zeros(len(catalog.flat_tokens), dtype=bool)
+        if catalog.terminal_token_id is not None:
+            is_terminal[catalog.offsets[1:] - 1] = True
+        item_size = np.diff(catalog.offsets) - (catalog.terminal_token_id is not None)
+        item_start = item_size.cumsum() - item_size
+        items = np.insert(
+            catalog.flat_tokens[~is_terminal].astype(np.int64),
+            np.repeat(item_start, len(separator)),
+            np.tile(separator, len(catalog)).astype(np.int64),
+        )
+        self._blocks = np.concatenate([items, np.array(prefix + suffix, dtype=np.int64)])
+        self._block_size = np.array([*(item_size + len(separator)), len(prefix), len(suffix)], dtype=np.int64)
+        self._block_start = self._block_size.cumsum() - self._block_size
+        self._prefix, self._suffix, self._separator_size = len(catalog), len(catalog) + 1, len(separator)
+
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer itself starts a text with its BOS (Llama's does, Qwen's has none)."""
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and self.tokenizer("").input_ids[:1] == [bos]
+
+    def _encode(self, rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of prompts, end to end, and the size of every block of them (prefix, items, suffix; ...)."""
+        ends = counts.cumsum()
+        starts = ends - counts
+        blocks = np.insert(
+            rows, np.stack([starts, ends], axis=1).ravel(), np.tile([self._prefix, self._suffix], len(counts))
+        )
+        start, size = self._block_start[blocks], self._block_size[blocks].copy()
+        first_item = starts + 2 * np.arange(len(counts)) + 1
+        start[first_item] += self._separator_size
+        size[first_item] -= self._separator_size
+        position = np.arange(size.sum()) - np.repeat(size.cumsum() - size, size)
+        return self._blocks[np.repeat(start, size) + position], size
+
+    def _history_rows(self, histories: Sequence[Sequence[str]] | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Catalog rows of all histories, end to end, and the number of items of each."""
+        name = type(self).__name__
+        if len(histories) == 0:
+            raise ValueError(f"{name}: no histories; pass a list of lists of item ids")
+        if isinstance(histories[0], str):
+            histories = [histories]
+        counts = np.array([len(history) for history in histories])
+        if (counts == 0).any():
+            raise ValueError(f"{name}: history {counts.argmin()} is empty; give it at least one item")
+        item_ids = [item_id for history in histories for item_id in history]
+        rows = self.catalog.find(item_ids)
+        if (rows < 0).any():
+            unknown = int(rows.argmin())
+            history = int(np.searchsorted(counts.cumsum(), unknown, side="right"))
+            position = unknown - int(counts[:history].sum())
+            problem = self.catalog.describe_unknown(item_ids[unknown])
+            raise ValueError(f"{name}: history {history}, item {position}: {problem}")
+        return rows, counts
+
+    def _rank(self, output: Any, allowed_items: torch.Tensor | None) -> _Ranking:
+        """Beams to items: shared leaves expanded, nothing twice, nothing that is not allowed."""
+        item, beam = (x.cpu() for x in self.item_trie.leaf_items(output.item_nodes.to(self.item_trie.row_ptr.device)))
+        user = output.user_indices.cpu()[beam]
+        if allowed_items is not None:
+            allowed = allowed_items.cpu()[user, item]
+            item, beam, user = item[allowed], beam[allowed], user[allowed]
+        item, user, score = item.numpy(), user.numpy(), output.sequences_scores.float().cpu()[beam].numpy()
+        first = np.unique(user * len(self.catalog) + item, return_index=True)[1]
+        order = np.sort(first)
+        order = order[np.argsort(user[order], kind="stable")]
+        user = user[order]
+        rank = np.arange(len(user)) - np.searchsorted(user, user) + 1
+        return _Ranking(user, item[order], score[order], rank)
+
+
+__all__ = ["COMPACT_TEMPLATE", "INSTRUCTION_TEMPLATE", "LatentRecProcessor"]

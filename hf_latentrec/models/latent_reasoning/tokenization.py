@@ -1,0 +1,138 @@
+"""Tokenizers of recommenders: a small one from scratch, item and thought tokens for any, plain text for titles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AddedToken, PreTrainedTokenizerFast
+
+
+PAD_TOKEN = "<|pad|>"
+EOS_TOKEN = "<|endoftext|>"
+START_THOUGHT_TOKEN = "<|start_thought|>"
+THOUGHT_TOKEN = "<|thought|>"
+END_THOUGHT_TOKEN = "<|end_thought|>"
+THOUGHT_TOKENS = (START_THOUGHT_TOKEN, THOUGHT_TOKEN, END_THOUGHT_TOKEN)
+
+
+def build_byte_tokenizer() -> PreTrainedTokenizerFast:
+    """
+    A tokenizer that needs no training data, for small models from scratch: one token per UTF-8 byte.
+
+    Returns:
+        `PreTrainedTokenizerFast`: 256 byte symbols, then `<|pad|>` (256) and `<|endoftext|>` (257); no BOS.
+
+    Example:
+        >>> tokenizer = build_byte_tokenizer()
+        >>> len(tokenizer), tokenizer.decode(tokenizer("Café").input_ids)
+        (258, 'Café')
+    """
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([PAD_TOKEN, EOS_TOKEN])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=PAD_TOKEN, eos_token=EOS_TOKEN, clean_up_tokenization_spaces=False
+    )
+
+
+def add_item_tokens(tokenizer: PreTrainedTokenizerFast, semantic_ids: Iterable[Sequence[str]] = ()) -> range:
+    """
+    Adds the tokens of semantic IDs, and the three thought markers after them, to a tokenizer, in place.
+
+    Code tokens are plain added tokens (special ones would vanish from decoded text), ordered by level, then by number,
+    as one compact range: an embedding or a projection of them is a slice. A second call with the same codes changes
+    nothing. The model's embeddings are the caller's to resize.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): The tokenizer to extend.
+        semantic_ids (iterable of `list[str]`, *optional*): Code tokens of every item, level by level. Without any,
+            only the markers are added.
+
+    Returns:
+        `range`: ids of the code tokens.
+
+    Raises:
+        `ValueError`: the tokenizer already holds some of the tokens elsewhere, so that they would be no range.
+
+    Example:
+        >>> tokenizer = build_byte_tokenizer()
+        >>> add_item_tokens(tokenizer, [["<a_10>", "<b_0>"], ["<a_9>", "<b_0>"]])
+        range(258, 261)
+        >>> tokenizer.convert_ids_to_tokens([258, 259, 260, 261])
+        ['<a_9>', '<a_10>', '<b_0>', '<|start_thought|>']
+    """
+    level_of: dict[str, int] = {}
+    for codes in semantic_ids:
+        for level, token in enumerate(codes):
+            level_of[token] = min(level, level_of.get(token, level))
+    codes = sorted(level_of, key=lambda token: (level_of[token], _number(token), token))
+
+    vocabulary = tokenizer.get_vocab()
+    known = [vocabulary[token] for token in codes if token in vocabulary]
+    if known and known != list(range(known[0], known[0] + len(codes))):
+        raise ValueError(
+            f"add_item_tokens: the tokenizer holds {len(known)} of the {len(codes)} code tokens already, from id "
+            f"{min(known)} to {max(known)}, so they cannot be one range; start from a tokenizer without item tokens"
+        )
+    first = known[0] if known else len(tokenizer)
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in codes])
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in THOUGHT_TOKENS], True)
+    return range(first, first + len(codes))
+
+
+def thought_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    """
+    Ids of the thought markers, under the names that model configurations use.
+
+    Returns:
+        `dict`: `start_thought_token_id`, `thought_token_id`, `end_thought_token_id`; None for what was not added.
+    """
+    names = ("start_thought_token_id", "thought_token_id", "end_thought_token_id")
+    added = tokenizer.added_tokens_encoder
+    return {name: added.get(token) for name, token in zip(names, THOUGHT_TOKENS, strict=True)}
+
+
+def encode_plain_text(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """
+    Token ids of texts in which nothing is an added or special token, so that no title can steer the model.
+
+    `split_special_tokens=True` would still match plain added tokens, such as the codes of other items; therefore the
+    tokenizer's model runs here without its added vocabulary.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): A tokenizer with a `tokenizers` backend.
+        texts (`list[str]`): Texts.
+
+    Returns:
+        `list[list[int]]`: ids, without special tokens before or after.
+
+    Example:
+        >>> tokenizer = build_byte_tokenizer()
+        >>> len(encode_plain_text(tokenizer, ["<|endoftext|>"])[0])
+        13
+    """
+    backend = tokenizer.backend_tokenizer
+    plain = Tokenizer(backend.model)
+    plain.normalizer, plain.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    return [encoding.ids for encoding in plain.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def _number(token: str) -> int:
+    """The number in a code token (`<b_122>` -> 122), so that 9 stands before 10."""
+    match = re.search(r"\d+", token)
+    return int(match.group()) if match else -1
+
+
+__all__ = [
+    "END_THOUGHT_TOKEN",
+    "START_THOUGHT_TOKEN",
+    "THOUGHT_TOKEN",
+    "add_item_tokens",
+    "build_byte_tokenizer",
+    "encode_plain_text",
+    "thought_token_ids",
+]
