@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 
 from .catalog import ItemCatalog
 from .item_trie import ItemTrie
+from .prompt_blocks import PromptBlocks
 from .tokenization import thought_token_ids
 
 
@@ -92,7 +93,8 @@ class LatentRecProcessor(ProcessorMixin):
         self.max_history = max_history
         self.split_fingerprint = split_fingerprint
         self._check()
-        self._build_blocks()
+        before, after = self.prompt_template.split(HISTORY_FIELD)
+        self._prompts = PromptBlocks(catalog, tokenizer, before, self.item_separator, after)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -102,7 +104,12 @@ class LatentRecProcessor(ProcessorMixin):
     @property
     def packable(self) -> bool:
         """True if nothing follows the history, so that a prefix of a prompt is the prompt of a shorter history."""
-        return self._block_size[self._suffix] == 0
+        return self._prompts.suffix_size == 0
+
+    @property
+    def answers_follow_history(self) -> bool:
+        """True if the tokens that follow a history in a longer one are the answer: no separator, no terminal."""
+        return self.packable and self._prompts.separator_size == 0 and self.catalog.terminal_token_id is None
 
     def __call__(
         self, histories: Sequence[Sequence[str]] | Sequence[str], return_tensors: str | None = "pt"
@@ -123,8 +130,9 @@ class LatentRecProcessor(ProcessorMixin):
         rows, counts = self._history_rows(histories)
         from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(rows))
         rows, counts = rows[from_end <= self.max_history], np.minimum(counts, self.max_history)
-        ids, sizes = self._encode(rows, counts)
-        lengths = np.add.reduceat(sizes, (counts + 2).cumsum() - (counts + 2))  # + 2: prefix and suffix blocks
+        ids, sizes = self._prompts.encode(rows, counts)
+        num_blocks = counts + 2  # the items, the text before and the text after
+        lengths = np.add.reduceat(sizes, num_blocks.cumsum() - num_blocks)
         width = int(lengths.max())
         mask = np.arange(width) >= (width - lengths)[:, None]
         input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
@@ -144,7 +152,7 @@ class LatentRecProcessor(ProcessorMixin):
             each item, which is where an answer to the history up to it would start (see [`packable`]).
         """
         rows = np.asarray(rows)
-        ids, sizes = self._encode(rows, np.array([len(rows)]))
+        ids, sizes = self._prompts.encode(rows, np.array([len(rows)]))
         return ids, sizes.cumsum()[1:-1]
 
     def answer_ids(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -281,54 +289,6 @@ class LatentRecProcessor(ProcessorMixin):
                 f"{name}: the catalog uses token {largest}, but the tokenizer holds {len(self.tokenizer)} tokens; "
                 "use the tokenizer that the catalog was built with"
             )
-
-    def _build_blocks(self) -> None:
-        """
-        Lays all that a prompt is made of end to end, once: a prompt is then one gather.
-
-        Block `i < I` is the separator and item `i`, block `I` the text before the history, block `I + 1` the text
-        after it. The first item of a prompt is read without its separator.
-        """
-        catalog = self.catalog
-        before, after = self.prompt_template.split(HISTORY_FIELD)
-        bos = [self.tokenizer.bos_token_id] if self._adds_bos() else []
-        prefix = [*bos, *self.tokenizer(before, add_special_tokens=False).input_ids]
-        suffix = self.tokenizer(after, add_special_tokens=False).input_ids
-        separator = self.tokenizer(self.item_separator, add_special_tokens=False).input_ids
-
-        is_terminal = np.zeros(len(catalog.flat_tokens), dtype=bool)
-        if catalog.terminal_token_id is not None:
-            is_terminal[catalog.offsets[1:] - 1] = True
-        item_size = np.diff(catalog.offsets) - (catalog.terminal_token_id is not None)
-        item_start = item_size.cumsum() - item_size
-        items = np.insert(
-            catalog.flat_tokens[~is_terminal].astype(np.int64),
-            np.repeat(item_start, len(separator)),
-            np.tile(separator, len(catalog)).astype(np.int64),
-        )
-        self._blocks = np.concatenate([items, np.array(prefix + suffix, dtype=np.int64)])
-        self._block_size = np.array([*(item_size + len(separator)), len(prefix), len(suffix)], dtype=np.int64)
-        self._block_start = self._block_size.cumsum() - self._block_size
-        self._prefix, self._suffix, self._separator_size = len(catalog), len(catalog) + 1, len(separator)
-
-    def _adds_bos(self) -> bool:
-        """Whether the tokenizer itself starts a text with its BOS (Llama's does, Qwen's has none)."""
-        bos = self.tokenizer.bos_token_id
-        return bos is not None and self.tokenizer("").input_ids[:1] == [bos]
-
-    def _encode(self, rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of prompts, end to end, and the size of every block of them (prefix, items, suffix; ...)."""
-        ends = counts.cumsum()
-        starts = ends - counts
-        blocks = np.insert(
-            rows, np.stack([starts, ends], axis=1).ravel(), np.tile([self._prefix, self._suffix], len(counts))
-        )
-        start, size = self._block_start[blocks], self._block_size[blocks].copy()
-        first_item = starts + 2 * np.arange(len(counts)) + 1
-        start[first_item] += self._separator_size
-        size[first_item] -= self._separator_size
-        position = np.arange(size.sum()) - np.repeat(size.cumsum() - size, size)
-        return self._blocks[np.repeat(start, size) + position], size
 
     def _history_rows(self, histories: Sequence[Sequence[str]] | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Catalog rows of all histories, end to end, and the number of items of each."""

@@ -1,0 +1,195 @@
+"""Tree beam search against plain `generate` of transformers, exhaustive scoring and its own promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
+from hf_latentrec.models.latent_reasoning.logits_process import ItemTrieLogitsProcessor
+
+from .conftest import END, START
+
+
+NUM_BEAMS = 10
+
+
+def plain_beam_search(plain, prompts, trie, num_thoughts, normalize):
+    """
+    The ordinary way: prompt and thoughts in one cache, repeated for every beam, then `generate` from the last token
+    before the answer.
+    """
+    input_ids, mask = prompts
+    B = len(input_ids)
+    ones = mask.new_ones(B, 1)
+    if num_thoughts:
+        input_ids = torch.cat([input_ids, input_ids.new_full((B, 1), START)], 1)
+        mask = torch.cat([mask, ones], 1)
+        anchor = input_ids.new_full((B, 1), END)
+    else:
+        input_ids, anchor = input_ids[:, :-1], input_ids[:, -1:]
+    cache = DynamicCache(config=plain.config)
+    prefix_mask = mask[:, : input_ids.shape[1]]
+    positions = (prefix_mask.cumsum(1) - 1).clamp(min=0)
+    hidden = plain.model(
+        input_ids, attention_mask=prefix_mask, position_ids=positions, past_key_values=cache
+    ).last_hidden_state[:, -1:]
+    for _ in range(num_thoughts):
+        mask = torch.cat([mask, ones], 1)
+        positions = mask.sum(1, keepdim=True) - 1
+        hidden = plain.model(
+            inputs_embeds=hidden, attention_mask=mask, position_ids=positions, past_key_values=cache
+        ).last_hidden_state
+    if num_thoughts:
+        mask = torch.cat([mask, ones], 1)
+    cache.batch_repeat_interleave(NUM_BEAMS)
+    output = plain.generate(
+        anchor,
+        attention_mask=mask,
+        past_key_values=cache,
+        max_new_tokens=trie.max_depth,
+        num_beams=NUM_BEAMS,
+        num_return_sequences=NUM_BEAMS,
+        length_penalty=0.0,
+        do_sample=False,
+        pad_token_id=0,
+        logits_processor=[ItemTrieLogitsProcessor(trie, prompt_length=1)],
+        renormalize_logits=normalize == "catalog",
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    return output.sequences[:, 1:], output.sequences_scores
+
+
+@pytest.mark.parametrize("num_thoughts", [0, 3])
+@pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+@torch.no_grad()
+def test_equals_plain_generate(make_model, make_plain, prompts, catalog_trie, family, attn, normalize, num_thoughts):
+    model = make_model(family, num_thoughts, attn)
+    ours = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize=normalize)
+    sequences, scores = plain_beam_search(make_plain(model, family), prompts, catalog_trie, num_thoughts, normalize)
+    assert torch.equal(ours.sequences, sequences)
+    torch.testing.assert_close(ours.sequences_scores, scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+@torch.no_grad()
+def test_equals_plain_generate_in_bfloat16(make_model, make_plain, prompts, catalog_trie, family, attn, normalize):
+    """Eight bits of mantissa: near ties may swap, so the beams are compared as sets, and the scores they share."""
+    model = make_model(family, 3, attn, torch.bfloat16)
+    ours = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize=normalize)
+    sequences, scores = plain_beam_search(make_plain(model, family), prompts, catalog_trie, 3, normalize)
+    for b in range(3):
+        rows = slice(b * NUM_BEAMS, (b + 1) * NUM_BEAMS)
+        mine = dict(zip(map(tuple, ours.sequences[rows].tolist()), ours.sequences_scores[rows].tolist(), strict=True))
+        plain = dict(zip(map(tuple, sequences[rows].tolist()), scores[rows].tolist(), strict=True))
+        shared = mine.keys() & plain.keys()
+        assert len(shared) >= 0.7 * NUM_BEAMS
+        assert all(abs(mine[s] - plain[s]) < 0.25 for s in shared)
+
+
+@pytest.mark.parametrize("num_thoughts", [0, 2])
+@torch.no_grad()
+def test_all_beams_list_the_whole_catalog(make_model, prompts, catalog_trie, num_thoughts):
+    """More beams than items: every item once, finite, best first, and the probabilities sum to one."""
+    model = make_model(num_thoughts=num_thoughts)
+    output = model.generate(*prompts, item_trie=catalog_trie, num_beams=500)
+    I = catalog_trie.num_items
+    assert output.sequences.shape == (3 * I, 3)
+    scores = output.sequences_scores.view(3, I)
+    assert scores.isfinite().all()
+    assert (scores.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))
+    assert all(len(rows.unique(dim=0)) == I for rows in output.sequences.view(3, I, 3))
+    rescored = model(*prompts, labels=output.sequences.view(3, I, 3), item_trie=catalog_trie).logps.sum(-1)
+    torch.testing.assert_close(scores, rescored, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_batched_equals_unbatched(make_model, prompts, catalog_trie):
+    model = make_model(num_thoughts=2)
+    together = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS)
+    for b, (row, mask) in enumerate(zip(*prompts, strict=True)):
+        alone = model.generate(row[mask.bool()][None], item_trie=catalog_trie, num_beams=NUM_BEAMS)
+        mine = together.user_indices == b
+        assert torch.equal(alone.sequences, together.sequences[mine])
+        torch.testing.assert_close(alone.sequences_scores, together.sequences_scores[mine], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.thoughts[0], together.thoughts[b], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
+@torch.no_grad()
+def test_allowed_items_equal_a_trie_of_these_items(make_model, prompts, catalog_trie, normalize):
+    """Each prompt has its own sub-catalog, the last one smaller than the number of beams."""
+    model = make_model(num_thoughts=1)
+    allowed = torch.rand(3, catalog_trie.num_items, generator=torch.Generator().manual_seed(1)) < 0.5
+    allowed[2] = False
+    allowed[2, :4] = True
+    output = model.generate(
+        *prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize=normalize, allowed_items=allowed
+    )
+    order = catalog_trie.item_order.argsort()
+    leaves = torch.arange(catalog_trie.depth_ptr[-2], catalog_trie.depth_ptr[-1])
+    all_items = model.generate(*prompts, item_trie=catalog_trie, num_beams=catalog_trie.num_items)
+    by_leaf = dict(zip(all_items.item_nodes.tolist(), all_items.sequences.tolist(), strict=True))
+    rows = [by_leaf[leaf] for leaf in leaves.tolist()]  # sorted items
+    for b in range(3):
+        sub_trie = ItemTrie.from_sequences([rows[order[i]] for i in allowed[b].nonzero()[:, 0]])
+        alone = model.generate(
+            prompts[0][b, None], prompts[1][b, None], item_trie=sub_trie, num_beams=NUM_BEAMS, normalize=normalize
+        )
+        mine = output.user_indices == b
+        assert torch.equal(alone.sequences, output.sequences[mine])
+        torch.testing.assert_close(alone.sequences_scores, output.sequences_scores[mine], atol=1e-5, rtol=1e-5)
+    assert output.user_indices.bincount().tolist() == [NUM_BEAMS, NUM_BEAMS, 4]
+
+
+@torch.no_grad()
+def test_prompt_is_encoded_once_and_never_repeated(make_model, prompts, catalog_trie, monkeypatch):
+    model = make_model(num_thoughts=2)
+    shapes = []
+    forward = type(model.model).forward
+
+    def counting(self, *args, inputs_embeds, **kwargs):
+        shapes.append(tuple(inputs_embeds.shape[:2]))
+        return forward(self, *args, inputs_embeds=inputs_embeds, **kwargs)
+
+    monkeypatch.setattr(type(model.model), "forward", counting)
+    model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS)
+    first_level = len(catalog_trie.tokens_at(0))
+    # prompt and <s>; a thought; the last thought with <e>; one token per beam and further level
+    assert shapes == [(3, 8), (3, 1), (3, 2), (3, min(NUM_BEAMS, first_level)), (3, NUM_BEAMS)]
+
+
+@torch.no_grad()
+def test_return_fewer_and_length_penalty(make_model, prompts, catalog_trie):
+    model = make_model()
+    full = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS)
+    some = model.generate(
+        *prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, num_return_sequences=4, length_penalty=1.0
+    )
+    assert torch.equal(some.sequences, full.sequences.view(3, NUM_BEAMS, 3)[:, :4].flatten(0, 1))
+    torch.testing.assert_close(some.sequences_scores, full.sequences_scores.view(3, -1)[:, :4].flatten() / 3)
+    forced = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, num_thoughts=2)
+    assert forced.num_thoughts.tolist() == [2, 2, 2]
+    assert not torch.equal(forced.sequences_scores, full.sequences_scores)
+
+
+def test_bad_settings_are_named(make_model, prompts, catalog_trie):
+    model = make_model()
+    for settings, message in [
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences 3"),
+        ({"normalize": "items"}, "normalize is 'items'"),
+        ({"num_thoughts": -1}, "num_thoughts is -1"),
+        ({"allowed_items": torch.zeros(3, catalog_trie.num_items, dtype=torch.bool)}, "prompt\\(s\\) \\[0, 1, 2\\]"),
+        ({"item_trie": ItemTrie.from_sequences([[1, 2], [3, 1000]])}, "token 1000"),
+        ({"item_trie": ItemTrie.from_sequences([[1, 2], [3]])}, "different lengths"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.generate(*prompts, **{"item_trie": catalog_trie, **settings})
