@@ -180,7 +180,8 @@ class LASARGRPOTrainer(RecTrainer):
         self.means.add("reward_std", group.reward_std.sum(), num_prompts)
         self.means.add("frac_reward_zero_std", group.has_zero_std.sum(), num_prompts)
         self.means.add("hit_rate", is_target(candidates, target).any(-1).sum(), num_prompts)
-        self.means.add("advantage_abs", group.advantages.abs().sum(), num_candidates)
+        variance = group.advantages.square().sum(-1) / (exists.sum(-1) - 1).clamp(min=1)  # their mean is 0
+        self.means.add("advantage_std", variance.sqrt().sum(), num_prompts)
         return group.advantages
 
     # Loss

@@ -66,10 +66,11 @@ class RecConfig(TrainingArguments):
                 f"{name}: label_smoothing_factor is {self.label_smoothing_factor}, but the model computes the loss "
                 "without smoothing; leave it 0"
             )
+        # transformers 5.23 renamed it to activation_checkpointing and keeps the old name as a mirror.
         if self.gradient_checkpointing:
             raise ValueError(
-                f"{name}: gradient_checkpointing drops the key/value cache that thoughts and answers attend to; leave "
-                "it False and make per_device_train_batch_size smaller"
+                f"{name}: gradient (activation) checkpointing drops the cache that thoughts and answers attend to; "
+                "leave it off and make per_device_train_batch_size smaller"
             )
         if not self.use_cache:
             raise ValueError(

@@ -27,7 +27,7 @@ class RunningMeans:
 
     def add(self, name: str, total: torch.Tensor, weight: torch.Tensor | float) -> None:
         """Adds a sum of `weight` observations; both are scalars, without gradient."""
-        pair = torch.stack([total.detach().double(), torch.as_tensor(weight, device=total.device).double()])
+        pair = torch.stack([total.detach().float(), torch.as_tensor(weight, device=total.device).float()])
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def pop(self, reduce=lambda sums: sums) -> dict[str, float]:
@@ -81,6 +81,8 @@ class RecTrainer(Trainer):
         name = type(self).__name__
         if not isinstance(args, self.config_class):
             raise ValueError(f"{name}: args is a {type(args).__name__}; pass a {self.config_class.__name__}")
+        if args.n_gpu > 1:
+            raise ValueError(f"{name}: one process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`")
         super().__init__(model=model, args=args, **kwargs)
         # `compute_loss` returns a loss that is divided by the items of the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
@@ -155,9 +157,9 @@ class RecTrainer(Trainer):
             if not math.isfinite(value):
                 users = ", ".join(map(repr, user_ids[:NUM_USERS_IN_ERRORS])) or "unknown"
                 raise ValueError(
-                    f"{type(self).__name__}: loss term {name!r} is {value} in step {self.state.global_step + 1}, process "
-                    f"{self.args.process_index}, for {len(user_ids)} users, the first: {users}; lower learning_rate or "
-                    "max_grad_norm or look at these users' examples, and resume from the last checkpoint"
+                    f"{type(self).__name__}: loss term {name!r} is {value} in step {self.state.global_step + 1}, "
+                    f"process {self.args.process_index}, for {len(user_ids)} users, the first: {users}; lower "
+                    "learning_rate or max_grad_norm or look at these examples, and resume from the last checkpoint"
                 )
 
     def _get_num_items_in_batch(

@@ -1,0 +1,80 @@
+"""Settings: defaults, refusals, and the command line."""
+
+from __future__ import annotations
+
+import pytest
+from trl import GRPOConfig, TrlParser
+
+from hf_latentrec.trainer import LASARGRPOConfig, LatentSFTConfig, RecConfig
+
+
+# The second is its name before transformers 5.23.
+CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in RecConfig.__dataclass_fields__
+)
+
+
+@pytest.mark.parametrize("config_class", [RecConfig, LatentSFTConfig, LASARGRPOConfig])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
+        ({CHECKPOINTING: True}, "checkpointing drops"),
+        ({"use_cache": False}, "use_cache is False"),
+        ({"remove_unused_columns": True}, "remove_unused_columns"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance"),
+        ({"normalize": "items"}, "normalize is 'items'"),
+    ],
+)
+def test_refused_by_all(tmp_path, config_class, setting, message):
+    with pytest.raises(ValueError, match=f"{config_class.__name__}: .*{message}"):
+        config_class(tmp_path, use_cpu=True, **setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_generations": 1}, "num_generations is 1"),
+        ({"beta": -1e-3}, "beta is -0.001"),
+        ({"epsilon": 0.0}, "epsilon is 0.0"),
+        ({"epsilon": 1.0}, "epsilon is 1.0"),
+        ({"epsilon_high": 0.0}, "epsilon_high is 0.0"),
+        ({"scale_rewards": "batch"}, "scale_rewards is 'batch'"),
+        ({"num_iterations": 0}, "num_iterations is 0"),
+        ({"num_iterations": 2, "save_steps": 5}, "save_steps is 5 and num_iterations 2"),
+        ({"num_iterations": 2, "save_steps": 0.5}, "save_steps is 0.5 and num_iterations 2"),
+    ],
+)
+def test_refused_by_grpo(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        LASARGRPOConfig(tmp_path, use_cpu=True, **setting)
+
+
+def test_grpo_takes_the_names_of_trl():
+    ours = set(LASARGRPOConfig.__dataclass_fields__) - set(RecConfig.__dataclass_fields__)
+    assert ours <= set(GRPOConfig.__dataclass_fields__)
+    assert len(ours) == 8
+
+
+def test_grpo_defaults_are_those_of_table_7(tmp_path):
+    config = LASARGRPOConfig(tmp_path, use_cpu=True)
+    assert (config.num_generations, config.beta, config.epsilon, config.learning_rate) == (8, 1e-3, 0.2, 1e-5)
+    assert config.lr_scheduler_type == "cosine" and config.get_warmup_steps(100) == 8
+    assert config.normalize == "catalog" and LatentSFTConfig(tmp_path, use_cpu=True).normalize == "vocabulary"
+
+
+@pytest.mark.parametrize("config_class", [LatentSFTConfig, LASARGRPOConfig])
+def test_command_line(tmp_path, config_class):
+    argv = ["--output_dir", str(tmp_path), "--use_cpu", "--normalize", "catalog", "--max_steps", "3"]
+    if config_class is LASARGRPOConfig:
+        argv += ["--reward_weights", "1.0", "0.5", "--disable_dropout", "False"]
+    (config,) = TrlParser((config_class,)).parse_args_and_config(argv)
+    assert (config.normalize, config.max_steps, config.label_names) == ("catalog", 3, ["labels"])
+    if config_class is LASARGRPOConfig:
+        assert config.reward_weights == [1.0, 0.5] and config.disable_dropout is False
+
+
+def test_help_renders(capsys):
+    with pytest.raises(SystemExit):
+        TrlParser((LASARGRPOConfig,)).parse_args_and_config(["--help"])
+    assert "--num_generations" in capsys.readouterr().out
