@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .collators import NextItemCollator, PackedHistoryCollator
 from .filtering import k_core
 from .loading import load_data, load_events, load_indexed_json, load_recbole, load_sequences
 from .packing import pack_examples
@@ -12,6 +13,8 @@ from .validation import validate
 
 
 __all__ = [
+    "NextItemCollator",
+    "PackedHistoryCollator",
     "RecData",
     "k_core",
     "load_data",

@@ -47,8 +47,8 @@ def read_json(path: str | Path) -> dict:
         value = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}, {len(text)} characters "
-            "in the file); if it was cut off, fetch it again"
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}, {len(text)} "
+            "characters in the file); if it was cut off, fetch it again"
         ) from error
     if not isinstance(value, dict) or not value:
         raise ValueError(f"{path}: expected a JSON object with entries, found {str(value)[:80]!r}; check the file")
@@ -104,8 +104,8 @@ def _parse_floats(frame: pl.DataFrame, name: str, path: Path) -> pl.DataFrame:
     wrong = frame.filter(~numbers.is_finite().fill_null(False))
     if wrong.height:
         raise ValueError(
-            f"{path}: line {wrong['_line'][0]}: {name} is {wrong[name][0]!r}, not a finite number ({wrong.height} such "
-            "line(s)); fill in the value or remove the line"
+            f"{path}: line {wrong['_line'][0]}: {name} is {wrong[name][0]!r}, not a finite number ({wrong.height} "
+            "such line(s)); fill in the value or remove the line"
         )
     return frame.with_columns(numbers)
 

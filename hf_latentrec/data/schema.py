@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import polars as pl
-from datasets import Dataset, Features, Sequence, Value
+import pyarrow as pa
+from datasets import Dataset, Features
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,14 @@ def to_polars(dataset: Dataset) -> pl.DataFrame:
 
 def to_dataset(frame: pl.DataFrame) -> Dataset:
     """A polars frame as a `datasets.Dataset`, with `string` and `List` where arrow would have the large types."""
-    return Dataset.from_polars(frame, features=Features({name: _feature(t) for name, t in frame.schema.items()}))
+    schema = pa.schema([(field.name, _small(field.type)) for field in frame.head(0).to_arrow().schema])
+    return Dataset.from_polars(frame, features=Features.from_arrow_schema(schema))
 
 
-def _feature(dtype: pl.DataType):
-    if isinstance(dtype, pl.List):
-        return Sequence(_feature(dtype.inner))
-    if dtype == pl.String:
-        return Value("string")
-    return Value(str(dtype).lower())  # Int64 -> int64, Float64 -> float64, Boolean is not in the schema
+def _small(dtype: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_list(dtype):
+        return pa.list_(_small(dtype.value_type))
+    return pa.string() if pa.types.is_large_string(dtype) else dtype
 
 
 def in_user_order(frame: pl.DataFrame, by: list[str]) -> pl.DataFrame:

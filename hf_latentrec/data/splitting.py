@@ -52,7 +52,7 @@ def split_leave_one_out(
         first) and `target` (str). Rows of a user are consecutive and in time order.
 
     Raises:
-        `ValueError`: A user has fewer than 3 interactions, nothing is left to train on, or an argument is out of range.
+        `ValueError`: A user has fewer than 3 interactions, a part would be empty, or an argument is out of range.
 
     Example:
 
@@ -77,8 +77,8 @@ def split_leave_one_out(
         if on_short == "error":
             user = short["user_id"][0]
             raise ValueError(
-                f"split_leave_one_out: user {user!r} has {(short['user_id'] == user).sum()} interaction(s), fewer than "
-                f"{MIN_INTERACTIONS} ({num_users} such user(s)); filter with k_core or pass on_short='drop'"
+                f"split_leave_one_out: user {user!r} has {(short['user_id'] == user).sum()} interaction(s), fewer "
+                f"than {MIN_INTERACTIONS} ({num_users} such user(s)); filter with k_core or pass on_short='drop'"
             )
         logger.warning("split_leave_one_out: dropped %d user(s) with fewer than 3 interactions", num_users)
         events = events.filter(length >= MIN_INTERACTIONS)

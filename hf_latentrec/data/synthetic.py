@@ -13,8 +13,8 @@ BRANDS = (
     "Alder", "Birch", "Cobalt", "Dune", "Ember", "Fjord", "Garnet", "Harbor", "Indigo", "Juniper", "Kestrel", "Lumen",
 )  # fmt: skip
 CATEGORIES = (
-    "trail shoe", "espresso cup", "desk lamp", "bike helmet", "guitar string", "garden glove", "travel mug", "chess set",
-    "rain jacket", "paint brush",
+    "trail shoe", "espresso cup", "desk lamp", "bike helmet", "guitar string", "garden glove", "travel mug",
+    "chess set", "rain jacket", "paint brush",
 )  # fmt: skip
 MODELS_PER_BRAND = 8
 DAY = 86_400.0
@@ -33,8 +33,8 @@ def make_synthetic(
     Users who follow two or three interests in turn.
 
     Every category is a series: its items stand in a fixed order (all models of one brand, then of the next), as a
-    ring. A user has m = 2 or 3 interests in different categories, each starting somewhere in its series, and takes them
-    in turn: the next item is the successor of the one m steps ago,
+    ring. A user has m = 2 or 3 interests in different categories, each starting somewhere in its series, and takes
+    them in turn: the next item is the successor of the one m steps ago,
 
     ```
     x[t] = successor(x[t - m])          cup 3, lamp 7, cup 4, lamp 8, cup 5, ...

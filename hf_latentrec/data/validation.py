@@ -36,7 +36,9 @@ def validate(
     items = to_polars(data.items)
     _check_items(items, items_source, require_codes)
     interactions = to_polars(data.interactions)
-    _check_columns(interactions, {"user_id": pl.String, "item_id": pl.String, "position": pl.Int64}, interactions_source)
+    _check_columns(
+        interactions, {"user_id": pl.String, "item_id": pl.String, "position": pl.Int64}, interactions_source
+    )
     _check_known(interactions, items, interactions_source, items_source)
     interactions = interactions.sort("user_id", "position")
     _check_positions(interactions, interactions_source)
