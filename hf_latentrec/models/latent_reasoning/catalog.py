@@ -127,9 +127,10 @@ class ItemCatalog:
             catalog.popularity[catalog.rows(list(popularity))] = list(popularity.values())
         if on_collision == "error" and (collisions := catalog.collisions()):
             groups = "; ".join(", ".join(repr(catalog.item_ids[row]) for row in rows) for rows in collisions[:3])
+            more = "; ..." if len(collisions) > 3 else ""
             raise ValueError(
                 f"ItemCatalog: {sum(map(len, collisions))} items share their {item_tokenization} sequence with "
-                f'another ({groups}{"; ..." if len(collisions) > 3 else ""}); make them distinct or pass on_collision="share"'
+                f'another ({groups}{more}); pass on_collision="share" or make them distinct'
             )
         return catalog
 

@@ -1,0 +1,265 @@
+"""LatentRecProcessor: prompts against loops over text pieces, beams to items, and its files."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import processors
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+
+from hf_latentrec.models.latent_reasoning.catalog import ItemCatalog
+from hf_latentrec.models.latent_reasoning.configuration_latent_reasoning import Qwen3LatentRecConfig
+from hf_latentrec.models.latent_reasoning.processing_latentrec import INSTRUCTION_TEMPLATE, LatentRecProcessor
+from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
+
+
+ITEMS = [
+    {"item_id": f"B{row}", "title": f"Item <|pad|> {'x' * row}", "semantic_id": [f"<a_{row % 3}>", f"<b_{row // 3}>"]}
+    for row in range(7)
+]
+HISTORIES = [["B3"], ["B1", "B5", "B1", "B6"], ["B0", "B2"]]
+
+
+def make_processor(item_tokenization="semantic_id", items=ITEMS, on_collision="error", popularity=None, **settings):
+    tokenizer = build_byte_tokenizer()
+    add_item_tokens(tokenizer, [item["semantic_id"] for item in items])
+    catalog = ItemCatalog.from_items(
+        items, tokenizer, item_tokenization=item_tokenization, on_collision=on_collision, popularity=popularity
+    )
+    return LatentRecProcessor(tokenizer, catalog, **settings)
+
+
+def slow_prompt(processor: LatentRecProcessor, history: list[str], bos: tuple[int, ...] = ()) -> list[int]:
+    """Piece by piece, as the template reads."""
+
+    def text_ids(text: str) -> list[int]:
+        return processor.tokenizer(text, add_special_tokens=False).input_ids
+
+    before, after = processor.prompt_template.split("{history}")
+    ids = [*bos, *text_ids(before)]
+    for position, item_id in enumerate(history):
+        ids += text_ids(processor.item_separator) if position else []
+        ids += processor.catalog.prompt_tokens(processor.catalog.item_ids.index(item_id)).tolist()
+    return ids + text_ids(after)
+
+
+SETTINGS = [
+    {},
+    {"item_separator": ", "},
+    {"item_separator": "<|endoftext|>", "prompt_template": "<|endoftext|>User: {history}"},
+    {"item_separator": ", ", "prompt_template": INSTRUCTION_TEMPLATE},
+]
+
+
+@pytest.mark.parametrize("item_tokenization", ["semantic_id", "title"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_prompts_equal_the_pieces_of_the_template(item_tokenization, settings):
+    processor = make_processor(item_tokenization, **settings)
+    inputs = processor(HISTORIES)
+    assert set(inputs) == {"input_ids", "attention_mask"} == set(processor.model_input_names)
+    expected = [slow_prompt(processor, history) for history in HISTORIES]
+    width = max(map(len, expected))
+    pad = processor.tokenizer.pad_token_id
+    assert inputs["input_ids"].tolist() == [[pad] * (width - len(ids)) + ids for ids in expected]
+    assert inputs["attention_mask"].tolist() == [[0] * (width - len(ids)) + [1] * len(ids) for ids in expected]
+    assert inputs["input_ids"].dtype == inputs["attention_mask"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("item_tokenization", ["semantic_id", "title"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_encode_history_ends_where_shorter_prompts_end(item_tokenization, settings):
+    processor = make_processor(item_tokenization, **settings)
+    history = ["B1", "B5", "B1", "B6"]
+    ids, item_ends = processor.encode_history(processor.catalog.rows(history))
+    assert ids.tolist() == slow_prompt(processor, history)
+    assert processor.packable == (not settings.get("prompt_template", "").endswith("Response:\n"))
+    for length in range(1, len(history) + 1):
+        prompt = slow_prompt(processor, history[:length])
+        if processor.packable:
+            assert ids[: item_ends[length - 1]].tolist() == prompt
+    follows = item_tokenization == "semantic_id" and settings == {}
+    assert processor.answers_follow_history == follows
+
+
+def test_llama_style_bos_opens_a_prompt():
+    processor = make_processor()
+    tokenizer = processor.tokenizer
+    tokenizer.add_special_tokens({"bos_token": "<|bos|>"})
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", bos)]
+    )
+    processor = LatentRecProcessor(tokenizer, processor.catalog, prompt_template="Items: {history}")
+    assert processor(["B1", "B2"])["input_ids"][0].tolist() == slow_prompt(processor, ["B1", "B2"], (bos,))
+
+
+def test_only_the_newest_items_enter():
+    processor = make_processor(max_history=2)
+    full = make_processor()
+    assert processor(HISTORIES)["input_ids"].equal(full([history[-2:] for history in HISTORIES])["input_ids"])
+
+
+def test_one_history_is_a_batch_of_one():
+    processor = make_processor()
+    assert processor(["B1", "B2"])["input_ids"].equal(processor([["B1", "B2"]])["input_ids"])
+    assert isinstance(processor([["B1"]], return_tensors="np")["input_ids"], np.ndarray)
+
+
+def test_bad_histories_are_named():
+    processor = make_processor()
+    for method in (processor, processor.exclude_seen_mask):
+        with pytest.raises(ValueError, match="history 1 is empty"):
+            method([["B1"], []])
+        with pytest.raises(ValueError, match="history 2, item 1: item_id 'B77' is not in the catalog .*closest:"):
+            method([["B1"], ["B1", "B2"], ["B1", "B77", "B9"]])
+        with pytest.raises(ValueError, match="no histories"):
+            method([])
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match=r"holds \{history\} 0 times"):
+        make_processor(prompt_template="items")
+    with pytest.raises(ValueError, match=r"holds \{history\} 2 times"):
+        make_processor(prompt_template="{history}{history}")
+    with pytest.raises(ValueError, match="max_history is 0"):
+        make_processor(max_history=0)
+    processor, other = make_processor(), make_processor(items=ITEMS[:4])
+    with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*{processor.catalog.fingerprint}.*build_trie"):
+        LatentRecProcessor(processor.tokenizer, processor.catalog, other.item_trie)
+    with pytest.raises(ValueError, match="catalog uses token 263, but the tokenizer holds 258"):
+        LatentRecProcessor(build_byte_tokenizer(), processor.catalog)
+    processor.tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="no padding token"):
+        LatentRecProcessor(processor.tokenizer, processor.catalog)
+
+
+def test_answers_and_seen_items():
+    processor = make_processor("title", max_history=1)
+    assert [ids.tolist() for ids in processor.answer_ids(np.array([2, 0]))] == [
+        processor.catalog.answer_tokens(row).tolist() for row in (2, 0)
+    ]
+    mask = processor.exclude_seen_mask(HISTORIES)
+    assert mask.shape == (3, 7) and mask.dtype == torch.bool
+    for row, history in enumerate(HISTORIES):
+        assert [f"B{item}" for item in range(7) if not mask[row, item]] == sorted(set(history))
+
+
+SHARED = [  # B0, B1 and B3 share a leaf
+    {"item_id": f"B{row}", "title": None, "semantic_id": [code]}
+    for row, code in enumerate(["<a_0>", "<a_0>", "<a_1>", "<a_0>"])
+]
+
+
+def shared_processor() -> LatentRecProcessor:
+    return make_processor(items=SHARED, on_collision="share", popularity={"B3": 9})
+
+
+def make_output(processor, beams: list[list[str]]) -> SimpleNamespace:
+    """Beams of each user, given as code tokens, scored -1, -2, ..."""
+    tokens = processor.tokenizer.convert_tokens_to_ids([token for user in beams for token in user])
+    nodes = processor.item_trie.walk(torch.tensor(tokens).view(-1, 1))[:, -1]
+    return SimpleNamespace(
+        item_nodes=nodes,
+        sequences_scores=torch.cat([-1.0 - torch.arange(len(user)) for user in beams]),
+        user_indices=torch.arange(len(beams)).repeat_interleave(torch.tensor([len(user) for user in beams])),
+        num_users=len(beams),
+    )
+
+
+def test_recommendations_expand_shared_leaves():
+    processor = shared_processor()
+    output = make_output(processor, [["<a_1>", "<a_0>"], ["<a_0>"], []])
+    ids = [[item["item_id"] for item in user] for user in processor.post_process_recommendations(output)]
+    assert ids == [["B2", "B3", "B0", "B1"], ["B3", "B0", "B1"], []]
+    top = processor.post_process_recommendations(output, top_k=2)
+    assert top[0] == [
+        {"item_id": "B2", "title": None, "score": -1.0},
+        {"item_id": "B3", "title": None, "score": -2.0},
+    ]
+    assert [len(user) for user in top] == [2, 2, 0]
+    assert processor.rank_of(output, np.array([1, 0, 2])).tolist() == [4, 2, 0]
+    assert processor.rank_of(output, np.array([2, 2, 2])).tolist() == [1, 0, 0]
+
+
+def test_recommendations_are_unique_and_allowed():
+    processor = shared_processor()
+    output = make_output(processor, [["<a_0>", "<a_1>", "<a_0>"], ["<a_1>", "<a_0>"]])
+    allowed = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    ids = [
+        [item["item_id"] for item in user]
+        for user in processor.post_process_recommendations(output, allowed_items=allowed)
+    ]
+    assert ids == [["B0", "B1", "B2"], ["B2", "B3", "B0", "B1"]]
+    assert processor.rank_of(output, np.array([3, 3]), allowed).tolist() == [0, 2]
+    assert processor.rank_of(output, np.array([3, 3])).tolist() == [1, 2]
+
+
+@pytest.fixture
+def registered():
+    """Registers what the package registers when it is imported."""
+    AutoConfig.register(Qwen3LatentRecConfig.model_type, Qwen3LatentRecConfig, exist_ok=True)
+    AutoProcessor.register(Qwen3LatentRecConfig, LatentRecProcessor, exist_ok=True)
+
+
+@pytest.mark.parametrize("item_tokenization", ["semantic_id", "title"])
+def test_round_trip_through_auto_processor(tmp_path, registered, item_tokenization):
+    processor = make_processor(
+        item_tokenization,
+        prompt_template=INSTRUCTION_TEMPLATE,
+        item_separator=", ",
+        max_history=3,
+        split_fingerprint="leave-one-out-7",
+        popularity={"B2": 3},
+    )
+    files = processor.save_pretrained(tmp_path)
+    assert {"processor_config.json", "catalog.parquet", "item_trie.safetensors"} == {f.split("/")[-1] for f in files}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "processor_config.json",
+        "catalog.parquet",
+        "item_trie.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": Qwen3LatentRecConfig.model_type}))
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is LatentRecProcessor
+    assert loaded.to_dict() == processor.to_dict() == json.loads((tmp_path / "processor_config.json").read_text())
+    assert loaded.to_dict()["start_thought_token_id"] == 264
+    assert loaded.split_fingerprint == "leave-one-out-7"
+    assert loaded(HISTORIES)["input_ids"].equal(processor(HISTORIES)["input_ids"])
+    assert loaded.item_trie.row_ptr.equal(processor.item_trie.row_ptr)
+    assert loaded.catalog[3] == processor.catalog[3]
+    assert AutoProcessor.from_pretrained(tmp_path, max_history=1)(HISTORIES)["input_ids"].equal(
+        make_processor(item_tokenization, prompt_template=INSTRUCTION_TEMPLATE, max_history=1)(HISTORIES)["input_ids"]
+    )
+
+
+def test_loading_refuses_a_trie_or_a_catalog_of_another_checkpoint(tmp_path, registered):
+    processor, other = make_processor(), make_processor(items=ITEMS[:4])
+    processor.save_pretrained(tmp_path)
+    other.item_trie.save(tmp_path / "item_trie.safetensors")
+    with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*{processor.catalog.fingerprint}"):
+        AutoProcessor.from_pretrained(tmp_path)
+    other.catalog.save(tmp_path / "catalog.parquet")
+    with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*names {processor.catalog.fingerprint}"):
+        AutoProcessor.from_pretrained(tmp_path)
+    (tmp_path / "catalog.parquet").unlink()
+    with pytest.raises(OSError, match="catalog.parquet"):
+        AutoProcessor.from_pretrained(tmp_path)
+
+
+def test_qwen3_prompts_hold_codes_as_single_tokens(qwen3_tokenizer_dir, tmp_path, registered):
+    tokenizer = AutoTokenizer.from_pretrained(qwen3_tokenizer_dir)
+    add_item_tokens(tokenizer, [item["semantic_id"] for item in ITEMS])
+    catalog = ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization="semantic_id")
+    processor = LatentRecProcessor(tokenizer, catalog, prompt_template=INSTRUCTION_TEMPLATE, item_separator=", ")
+    ids = processor([["B1", "B2"]])["input_ids"][0].tolist()
+    assert tokenizer.decode(ids) == INSTRUCTION_TEMPLATE.format(history="<a_1><b_0>, <a_2><b_0>")
+    assert ids == tokenizer(tokenizer.decode(ids)).input_ids
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": Qwen3LatentRecConfig.model_type}))
+    assert AutoProcessor.from_pretrained(tmp_path)([["B1", "B2"]])["input_ids"][0].tolist() == ids
