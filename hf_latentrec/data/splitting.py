@@ -37,7 +37,8 @@ def split_leave_one_out(
         data ([`RecData`]):
             Interactions with at least 3 per user.
         max_history (`int`, *optional*, defaults to 20):
-            A history keeps its newest `max_history` items.
+            A training history keeps its newest `max_history` items. Validation and test histories are whole: what a
+            user has seen may be excluded, and the processor cuts prompts.
         window_stride (`int`, *optional*, defaults to 1):
             Where a training target lies more than `max_history` into the sequence, its history starts at a multiple
             of the stride: items `[s, p)` for the target at position `p`, with
@@ -63,7 +64,7 @@ def split_leave_one_out(
     >>> data = RecData(Dataset.from_dict(rows), items=Dataset.from_dict({"item_id": ["a", "b", "c", "d"]}))
     >>> splits = split_leave_one_out(data, max_history=2)
     >>> {name: [(row["history"], row["target"]) for row in rows] for name, rows in splits.items()}
-    {'train': [(['a'], 'b')], 'validation': [(['a', 'b'], 'c')], 'test': [(['b', 'c'], 'd')]}
+    {'train': [(['a'], 'b')], 'validation': [(['a', 'b'], 'c')], 'test': [(['a', 'b', 'c'], 'd')]}
 
     ```
     """
@@ -102,7 +103,8 @@ def split_temporal(
         ratios (`Sequence[float]`, *optional*, defaults to `(8, 1, 1)`):
             Shares of train, validation and test.
         max_history (`int`, *optional*, defaults to 20):
-            A history keeps its newest `max_history` items.
+            A training history keeps its newest `max_history` items. Validation and test histories are whole: what a
+            user has seen may be excluded, and the processor cuts prompts.
         window_stride (`int`, *optional*, defaults to 1):
             As in [`split_leave_one_out`].
 
@@ -138,7 +140,8 @@ def split_published(data: RecData, max_history: int = 20, *, window_stride: int 
         data ([`RecData`]):
             Interactions with a `split` (`train`, `valid` or `test`) for each event; a user's first event is no target.
         max_history (`int`, *optional*, defaults to 20):
-            A history keeps its newest `max_history` items.
+            A training history keeps its newest `max_history` items. Validation and test histories are whole: what a
+            user has seen may be excluded, and the processor cuts prompts.
         window_stride (`int`, *optional*, defaults to 1):
             As in [`split_leave_one_out`].
 
@@ -197,9 +200,9 @@ def _examples(events: pl.DataFrame, max_history: int, window_stride: int) -> Dat
                 f"no target for {name}: {events.height} events of {events['user_id'].n_unique()} user(s) leave none "
                 "for it; use more data or another split"
             )
-        stride = window_stride if name == "train" else 1
-        over = np.maximum(position[row] - max_history, 0)
-        length = position[row] - -(-over // stride) * stride
+        # Validation and test keep the whole history: what was seen may be excluded, and a prompt is cut later.
+        over = np.maximum(position[row] - max_history, 0) if name == "train" else np.zeros_like(row)
+        length = position[row] - -(-over // window_stride) * window_stride
         offsets = np.concatenate([[0], np.cumsum(length)])
         # row of history element e of example r: (row[r] - length[r]) + (e - offsets[r])
         element = np.arange(offsets[-1]) + np.repeat(row - length - offsets[:-1], length)

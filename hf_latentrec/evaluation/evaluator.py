@@ -16,6 +16,7 @@ from .metrics import ranking_metrics
 
 
 if TYPE_CHECKING:
+    from ..models.latent_reasoning.item_trie import ItemTrie
     from ..models.latent_reasoning.modeling_latent_reasoning import LatentReasoningMixin
     from ..models.latent_reasoning.processing_latentrec import LatentRecProcessor
 
@@ -70,7 +71,9 @@ class RecEvaluator:
         self.num_beams, self.batch_size, self.normalize = num_beams, batch_size, normalize
 
     @torch.inference_mode()
-    def evaluate(self, model: LatentReasoningMixin, exclude_seen: bool = False, description: str = "") -> EvaluationResult:
+    def evaluate(
+        self, model: LatentReasoningMixin, exclude_seen: bool = False, description: str = ""
+    ) -> EvaluationResult:
         """
         Args:
             model: the unwrapped recommender.
@@ -88,26 +91,29 @@ class RecEvaluator:
         by_length = np.argsort(-lengths, kind="stable")
         batches = [by_length[i : i + self.batch_size] for i in range(0, len(by_length), self.batch_size)]
         mine = batches[state.process_index :: state.num_processes]
+        trie = self.processor.item_trie.to(model.device)
         ranks = []
         for rows in tqdm(mine, desc=description or "evaluate", disable=not state.is_main_process, unit="batch"):
-            ranks.append((rows, self._rank_batch(model, self.examples[rows], exclude_seen)))
+            ranks.append((rows, self._rank_batch(model, trie, self.examples[rows], exclude_seen)))
         model.train(was_training)
         all_ranks = np.zeros(len(self.examples), dtype=np.int64)
         for rows, batch_ranks in gather_object(ranks):
             all_ranks[rows] = batch_ranks
         return EvaluationResult(list(self.examples["user_id"]), all_ranks, ranking_metrics(all_ranks, self.ks))
 
-    def _rank_batch(self, model: LatentReasoningMixin, batch: dict[str, list], exclude_seen: bool) -> np.ndarray:
+    def _rank_batch(
+        self, model: LatentReasoningMixin, trie: ItemTrie, batch: dict[str, list], exclude_seen: bool
+    ) -> np.ndarray:
         inputs = self.processor(batch["history"], return_tensors="pt").to(model.device)
         allowed = self.processor.exclude_seen_mask(batch["history"]).to(model.device) if exclude_seen else None
         output = model.generate(
             **inputs,
-            item_trie=self.processor.item_trie,
+            item_trie=trie,
             num_beams=self.num_beams,
             normalize=self.normalize,
             allowed_items=allowed,
         )
-        return self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]))
+        return self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]), allowed)
 
 
 __all__ = ["PROTOCOLS", "EvaluationResult", "RecEvaluator"]

@@ -105,7 +105,11 @@ class ItemTrie:
         self._key_base = self.max_token + 1
         parent = torch.arange(self.num_nodes, device=row_ptr.device).repeat_interleave(num_children)
         self._edge_key = parent * self._key_base + child_token
-        self._tokens_at: dict[int, torch.Tensor] = {}
+        # Computed here, because a tensor that decoding made under inference_mode could not be used in training.
+        edges_ptr = [first - 1 for first in self.depth_ptr[1:]]  # edge e leads to node e + 1
+        self._tokens_at = [
+            child_token[first:last].long().unique() for first, last in zip(edges_ptr, edges_ptr[1:], strict=False)
+        ]
 
     @classmethod
     def from_sequences(
@@ -175,9 +179,6 @@ class ItemTrie:
         Returns:
             `torch.LongTensor`: sorted tokens.
         """
-        if depth not in self._tokens_at:
-            first, last = self.depth_ptr[depth + 1] - 1, self.depth_ptr[depth + 2] - 1  # edge e leads to node e + 1
-            self._tokens_at[depth] = self.child_token[first:last].long().unique()
         return self._tokens_at[depth]
 
     def allowed_prefix(self, allowed_items: torch.Tensor) -> torch.Tensor:
@@ -250,9 +251,7 @@ class ItemTrie:
         if self.row_ptr.to(device) is self.row_ptr:
             return self
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
-        moved = ItemTrie(**tensors, catalog_fingerprint=self.catalog_fingerprint)
-        moved._tokens_at = {depth: tokens.to(device) for depth, tokens in self._tokens_at.items()}
-        return moved
+        return ItemTrie(**tensors, catalog_fingerprint=self.catalog_fingerprint)
 
     def save(self, path: str | Path) -> None:
         """Writes the trie to a safetensors file, with a digest of its content."""
