@@ -219,8 +219,8 @@ class ItemTrie:
         for token in sequences.to(node.device).unbind(-1):
             key = node * self._key_base + token
             edge = torch.searchsorted(self._edge_key, key).clamp(max=len(self._edge_key) - 1)
-            # A token out of the key's range could be mistaken for the child of another node.
-            known = (node >= 0) & (token >= 0) & (token < self._key_base) & (self._edge_key[edge] == key)
+            # Outside of the trie keys are negative. A token beyond the base could pass for the child of another node.
+            known = (token >= 0) & (token < self._key_base) & (self._edge_key[edge] == key)
             node = torch.where(known, edge + 1, -1)
             path.append(node)
         return torch.stack(path, dim=-1)
