@@ -5,8 +5,8 @@ Train LASAR: ground the items (stage 1), turn thinking on (stage 2), reinforce (
     accelerate launch recipes/train_lasar.py --config recipes/configs/lasar_beauty.yaml --data_dir DATA
     accelerate launch recipes/train_lasar.py ... --resume_from_checkpoint true  # go on where a run stopped
 
-Every stage has its control: the same number of steps without thoughts. A stage that is complete is not run again when a
-run is resumed; a stage that was cut continues from its last checkpoint.
+Every stage has its control: the same number of steps without thoughts. A stage that is complete is not run again when
+a run is resumed; a stage that was cut continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from hf_latentrec import LatentRecProcessor
+
+
+METRICS_FILE = "test_metrics.json"  # written last: a stage that has it is complete
 
 
 @dataclass
@@ -57,7 +60,8 @@ class BackboneArguments:
     """The language model: a pretrained one, or a small one from scratch."""
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Pretrained Qwen2, Qwen3 or Llama (hub id or folder); from scratch if not given."}
+        default=None,
+        metadata={"help": "Pretrained Qwen2, Qwen3 or Llama (hub id or folder); from scratch if not given."},
     )
     backbone: str = field(
         default="qwen3", metadata={"help": "Architecture from scratch.", "choices": ["qwen2", "qwen3", "llama"]}
@@ -84,7 +88,14 @@ class StageArguments:
     stage2_num_train_epochs: float = field(default=4.0, metadata={"help": "Epochs of stage 2."})
     stage2_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of stage 2."})
     stage2_batch_size: int = field(default=64, metadata={"help": "Histories per process and step in stage 2."})
-    control: bool = field(default=True, metadata={"help": "Also train the no-reasoning control, step for step."})
+    stages: list[str] = field(
+        default_factory=lambda: ["stage1", "stage2", "grpo", "stage2_control", "grpo_control"],
+        metadata={
+            "help": "Stages to run, in this order; a stage needs the one it starts from in output_dir. The controls "
+            "take the same steps without thoughts.",
+            "choices": ["stage1", "stage2", "grpo", "stage2_control", "grpo_control"],
+        },
+    )
     eval_num_beams: int = field(default=50, metadata={"help": "Beams per user in evaluation."})
     eval_batch_size: int = field(default=64, metadata={"help": "Users per process and batch in evaluation."})
 
@@ -111,19 +122,16 @@ class Stage:
     label: str
 
 
-def plan(num_thoughts: int, control: bool) -> list[Stage]:
-    """The stages in order; a control shares stage 1 and then takes the same steps without thoughts."""
+def plan(num_thoughts: int) -> dict[str, Stage]:
+    """All stages by name; a control shares stage 1 and then takes the same steps without thoughts."""
     stages = [
         Stage("stage1", None, 0, "stage 1, no reasoning"),
         Stage("stage2", "stage1", num_thoughts, f"stage 2, {num_thoughts} thoughts"),
         Stage("grpo", "stage2", num_thoughts, f"after GRPO, {num_thoughts} thoughts"),
+        Stage("stage2_control", "stage1", 0, "control of stage 2, no reasoning"),
+        Stage("grpo_control", "stage2_control", 0, "control of GRPO, no reasoning"),
     ]
-    if control and num_thoughts > 0:
-        stages += [
-            Stage("stage2_control", "stage1", 0, "stage 2, no reasoning (control)"),
-            Stage("grpo_control", "stage2_control", 0, "after GRPO, no reasoning (control)"),
-        ]
-    return stages
+    return {stage.name: stage for stage in stages}
 
 
 def load_splits(args: DataArguments):
@@ -243,9 +251,7 @@ def train_stage(stage: Stage, model, processor, splits: DatasetDict, config, res
     else:
         dataset = splits["train"].add_column("length", [len(history) for history in splits["train"]["history"]])
         trainer_class, collator = LatentSFTTrainer, NextItemCollator(processor)
-    trainer = trainer_class(
-        model, config, train_dataset=dataset, data_collator=collator, processing_class=processor
-    )
+    trainer = trainer_class(model, config, train_dataset=dataset, data_collator=collator, processing_class=processor)
     checkpoint = get_last_checkpoint(config.output_dir) if resume and Path(config.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
@@ -276,40 +282,75 @@ def evaluate_stage(stage: Stage, model, processor, splits: DatasetDict, args: St
     return metrics
 
 
-def report(stages: list[Stage], results: dict, folder: Path, num_users: int, num_beams: int) -> str:
+def report(
+    results: dict[str, dict], plan_by_name: dict[str, Stage], folder: Path, num_users: int, num_beams: int
+) -> str:
     """The closing words: the table, the folder, and how to load the model."""
-    from hf_latentrec.evaluation import format_metric_table
+    from hf_latentrec.evaluation import PROTOCOLS, format_metric_table
 
-    protocols = list(next(iter(results.values())))
-    rows = {f"{stage.label}, {protocol}": results[stage.name][protocol] for protocol in protocols for stage in stages}
-    final = folder / "grpo"
-    return "\n".join([
-        "",
-        f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams",
-        format_metric_table(rows),
-        "",
-        f"The model is in {final}, per-user ranks in {folder / 'ranks'}. Load it with:",
-        "",
-        "    import hf_latentrec; from transformers import AutoModel, AutoProcessor",
-        f'    model = AutoModel.from_pretrained("{final}").eval()',
-        f'    processor = AutoProcessor.from_pretrained("{final}")',
-    ])
+    rows = {
+        f"{plan_by_name[name].label}, {protocol}": results[name][protocol]
+        for protocol in PROTOCOLS
+        for name in results
+    }
+    final = folder / list(results)[-1] if "grpo" not in results else folder / "grpo"
+    return "\n".join(
+        [
+            "",
+            f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams",
+            format_metric_table(rows),
+            "",
+            f"The model is in {final}, per-user ranks are in {folder / 'ranks'}. Load it with:",
+            "",
+            "    import hf_latentrec; from transformers import AutoModel, AutoProcessor",
+            f'    model = AutoModel.from_pretrained("{final}").eval()',
+            f'    processor = AutoProcessor.from_pretrained("{final}")',
+        ]
+    )
 
 
-def main(data_args, backbone_args, stage_args, args: LasarConfig) -> None:
+def starting_model(stage: Stage, processor, backbone_args: BackboneArguments, folder: Path):
+    """The model that a stage starts from, with the stage's number of thoughts."""
+    from transformers import AutoModel, AutoProcessor
+
+    if stage.start_from is None:
+        model = build_model(processor, backbone_args)
+    else:
+        start = folder / stage.start_from
+        if not (start / METRICS_FILE).exists():
+            raise ValueError(
+                f"stage {stage.name} starts from {start}, which is not complete; run {stage.start_from} first"
+            )
+        before = AutoProcessor.from_pretrained(start)
+        for what in ("catalog_fingerprint", "split_fingerprint"):
+            old, new = before.to_dict()[what], processor.to_dict()[what]
+            if old != new:
+                raise ValueError(
+                    f"{start} was trained with {what} {old}, but this data has {new}; use the same data and data "
+                    "arguments, or another --output_dir"
+                )
+        model = AutoModel.from_pretrained(start)
+    model.config.num_thoughts = stage.num_thoughts
+    return model
+
+
+def main(data_args: DataArguments, backbone_args: BackboneArguments, stage_args: StageArguments, args: LasarConfig):
     """The whole job: data, stages, evaluation, report."""
     from accelerate import PartialState
-    from transformers import AutoModel, set_seed
+    from transformers import set_seed
 
     state = PartialState()
     folder = Path(args.output_dir)
     resume = args.resume_from_checkpoint is not None
-    results_file = folder / "results.json"
-    if results_file.exists() and not resume:
-        raise ValueError(
-            f"output_dir {folder} holds the results of another run; pass --resume_from_checkpoint true to go on with "
-            "it, or choose another --output_dir"
-        )
+    plan_by_name = plan(backbone_args.num_thoughts)
+    for name in stage_args.stages:
+        if name not in plan_by_name:
+            raise ValueError(f"stages holds {name!r}; choose from {list(plan_by_name)}")
+        if (folder / name).exists() and not resume:
+            raise ValueError(
+                f"{folder / name} exists; pass --resume_from_checkpoint true to go on with it, or choose another "
+                "--output_dir"
+            )
     data, splits = load_splits(data_args)
     processor = build_processor(data, splits, data_args, backbone_args)
     if state.is_main_process:
@@ -317,27 +358,24 @@ def main(data_args, backbone_args, stage_args, args: LasarConfig) -> None:
             f"{data.num_users:,} users, {data.num_items:,} items, {data.num_interactions:,} interactions, "
             f"{len(splits['train']):,} training targets\n{processor.catalog.describe_collisions()}"
         )
-    results = json.loads(results_file.read_text()) if resume and results_file.exists() else {}
-    stages = plan(backbone_args.num_thoughts, stage_args.control)
-    for stage in stages:
-        if stage.name in results:
+    for name in stage_args.stages:
+        stage, metrics_file = plan_by_name[name], folder / name / METRICS_FILE
+        if metrics_file.exists():
             continue
         if state.is_main_process:
             print(f"\n=== {stage.label} ===")
         config = stage_config(stage, args, stage_args)
         set_seed(args.seed)
-        if stage.start_from is None:
-            model = build_model(processor, backbone_args)
-        else:
-            model = AutoModel.from_pretrained(folder / stage.start_from)
-        model.config.num_thoughts = stage.num_thoughts
+        model = starting_model(stage, processor, backbone_args, folder)
         train_stage(stage, model, processor, splits, config, resume)
-        results[stage.name] = evaluate_stage(stage, model, processor, splits, stage_args, folder)
+        metrics = evaluate_stage(stage, model, processor, splits, stage_args, folder)
         if state.is_main_process:
-            results_file.write_text(json.dumps(results, indent=2))
+            metrics_file.write_text(json.dumps(metrics, indent=2))
         state.wait_for_everyone()
     if state.is_main_process:
-        print(report(stages, results, folder, len(splits["test"]), stage_args.eval_num_beams))
+        files = {name: folder / name / METRICS_FILE for name in plan_by_name}
+        results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+        print(report(results, plan_by_name, folder, len(splits["test"]), stage_args.eval_num_beams))
 
 
 if __name__ == "__main__":

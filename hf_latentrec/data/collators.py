@@ -52,8 +52,8 @@ class NextItemCollator:
 
 class PackedHistoryCollator:
     """
-    All targets of a history in one row: `user_id, items, targets` (see [`pack_examples`]) → the history's tokens once,
-    and per target the index at which its branch starts.
+    All targets of a history in one row: `user_id, items, targets` (see [`pack_examples`]) → the history's tokens
+    once, and per target the index at which its branch starts.
 
     ```text
     items      A   B   C   D          targets 1, 2, 3
@@ -62,12 +62,12 @@ class PackedHistoryCollator:
     ```
 
     Args:
-        processor (`LatentRecProcessor`): its template must end with the history, so that the tokens before a target are
-            the prompt of the shorter history.
+        processor (`LatentRecProcessor`): its template must end with the history, so that the tokens before a target
+            are the prompt of the shorter history.
 
     Returns (when called with a list of examples):
-        `dict`: `input_ids`, `attention_mask` [B, L], `branch_starts` [B, G], `labels` [B, G, T], `labels_follow_prompt`,
-        `user_ids`.
+        `dict`: `input_ids`, `attention_mask` [B, L], `branch_starts` [B, G], `labels` [B, G, T],
+        `labels_follow_prompt`, `user_ids`.
 
     Raises:
         ValueError: for a template with text after the history.
@@ -76,8 +76,9 @@ class PackedHistoryCollator:
     def __init__(self, processor: LatentRecProcessor):
         if not processor.packable:
             raise ValueError(
-                f"the prompt template {processor.prompt_template!r} has text after '{{history}}', so a history's prefix is "
-                "not the prompt of the shorter history; train with one example per row, or use the compact template"
+                f"the prompt template {processor.prompt_template!r} has text after '{{history}}', so a history's "
+                "prefix is not the prompt of the shorter history; train with one example per row, or use the compact "
+                "template"
             )
         self.processor = processor
 

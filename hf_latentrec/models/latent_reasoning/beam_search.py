@@ -36,9 +36,9 @@ def child_log_probs(
     """
     Log-probabilities of the children of trie nodes, in float32.
 
-    With `"catalog"` the softmax runs over the children alone (LASAR App. E.6.1: mask before softmax), and only the rows
-    of the output projection that can occur at this depth are computed. With `"vocabulary"` it runs over the vocabulary
-    and the children are picked afterwards, as beam search in transformers does.
+    With `"catalog"` the softmax runs over the children alone (LASAR App. E.6.1: mask before softmax), and only the
+    rows of the output projection that can occur at this depth are computed. With `"vocabulary"` it runs over the
+    vocabulary and the children are picked afterwards, as beam search in transformers does.
 
     Args:
         model: the recommender, for its output projection.

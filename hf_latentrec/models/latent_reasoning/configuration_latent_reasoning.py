@@ -34,6 +34,7 @@ class LatentReasonerConfig:
 
     >>> LatentReasonerConfig(num_thoughts=4).num_thoughts
     4
+
     ```
     """
 
@@ -45,7 +46,8 @@ class LatentReasonerConfig:
             raise ValueError(f"LatentReasonerConfig: reasoner {self.reasoner!r} is unknown; choose one of {REASONERS}")
         if self.num_thoughts < 0:
             raise ValueError(
-                f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}; pass 0 (no reasoning) or a positive number"
+                f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}; pass 0 (no reasoning) or a positive "
+                "number"
             )
 
     @classmethod

@@ -28,7 +28,8 @@ class LatentReasoningMixin:
     """
     Turns a `...ForCausalLM` of transformers into a recommender that encodes a prompt once, thinks, and branches.
 
-    [`encode`] → [`think`] → [`ThoughtState.branch`] and [`extend`]: training, scoring and beam search are made of these.
+    [`encode`] → [`think`] → [`ThoughtState.branch`] and [`extend`]: training, scoring and beam search are made of
+    these.
     """
 
     # Branches need a 4D mask, which these implementations do not take.
@@ -61,10 +62,10 @@ class LatentReasoningMixin:
         Args:
             input_ids (`torch.LongTensor` [B, L]): prompts, padded on either side.
             attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
-            branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which each
-                branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
-            open_thoughts (`bool`, *optional*, defaults to `False`): read the marker that opens the thoughts in the same
-                pass. Only for the one branch after the whole prompt.
+            branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which
+                each branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
+            open_thoughts (`bool`, *optional*, defaults to `False`): read the marker that opens the thoughts in the
+                same pass. Only for the one branch after the whole prompt.
 
         Returns:
             `ThoughtState`: with one branch, or G.
@@ -212,9 +213,9 @@ class LatentReasoningMixin:
             labels (`torch.LongTensor` [B, T] or [B, G, T], *optional*): one answer per prompt, or G; -100 is padding.
             branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which the
                 branch of each answer starts. It sees the prompt before that index, its thoughts and itself.
-            labels_follow_prompt (`bool`, *optional*, defaults to `False`): says that each answer is also what the prompt
-                goes on with at its `branch_starts`. Without thoughts its states are then the prompt's own, and no
-                token is computed twice; with thoughts this changes nothing.
+            labels_follow_prompt (`bool`, *optional*, defaults to `False`): says that each answer is also what the
+                prompt goes on with at its `branch_starts`. Without thoughts its states are then the prompt's own, and
+                no token is computed twice; with thoughts this changes nothing.
             item_trie (`ItemTrie`, *optional*): normalize over the catalog (its children) instead of the vocabulary.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): divide the summed loss by this number of answer
                 tokens instead of the number in this batch.
@@ -239,6 +240,7 @@ class LatentReasoningMixin:
         >>> output = model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[4, 5]]))
         >>> output.logits.shape, output.thoughts.shape
         (torch.Size([1, 2, 32]), torch.Size([1, 2, 16]))
+
         ```
         """
         self._check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
@@ -329,8 +331,8 @@ class LatentReasoningMixin:
         token_id = getattr(self.config, f"{which}_thought_token_id")
         if token_id is None:
             raise ValueError(
-                f"config.{which}_thought_token_id is not set, but the model is asked for thoughts; add the markers with "
-                "add_item_tokens(tokenizer, ...) and set it to the id of the marker"
+                f"config.{which}_thought_token_id is not set, but the model is asked for thoughts; add the markers "
+                "with add_item_tokens(tokenizer, ...) and set it to the id of the marker"
             )
         return torch.full((1,), token_id, dtype=torch.long, device=self.lm_head.weight.device)
 
@@ -346,7 +348,9 @@ class LatentReasoningMixin:
                 "histories take branch_starts [B, G] and labels [B, G, T]"
             )
         if labels_follow_prompt and branch_starts is None:
-            raise ValueError("labels_follow_prompt is set without branch_starts; say where in the prompt answers start")
+            raise ValueError(
+                "labels_follow_prompt is set without branch_starts; say where in the prompt answers start"
+            )
 
     def _check_generation(self, trie, num_beams, num_return_sequences, normalize, num_thoughts, allowed_items):
         if num_beams < 1 or not 1 <= num_return_sequences <= num_beams:
@@ -360,15 +364,17 @@ class LatentReasoningMixin:
             raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
         if trie.max_token >= self.config.vocab_size:
             raise ValueError(
-                f"the trie holds token {trie.max_token}, but the model's vocabulary has {self.config.vocab_size} tokens; "
-                "resize the embeddings to the tokenizer, or load the trie that was saved with the model"
+                f"the trie holds token {trie.max_token}, but the model's vocabulary has {self.config.vocab_size} "
+                "tokens; resize the embeddings to the tokenizer, or load the trie that was saved with the model"
             )
         if not trie.has_uniform_depth:
             raise ValueError("the trie holds sequences of different lengths; beam search takes one length so far")
         if allowed_items is not None:
             empty = (~allowed_items.any(1)).nonzero()[:, 0].tolist()
             if empty:
-                raise ValueError(f"allowed_items allows no item for prompt(s) {empty[:5]}; allow at least one item each")
+                raise ValueError(
+                    f"allowed_items allows no item for prompt(s) {empty[:5]}; allow at least one item each"
+                )
 
 
 def _states_in_prompt(hidden_BLD: torch.Tensor, branch_starts_BG: torch.Tensor, answer_length: int) -> torch.Tensor:

@@ -19,8 +19,8 @@ class LatentRecOutput(ModelOutput):
     Args:
         loss (`torch.Tensor`, *optional*): cross entropy of the answers, where `labels` were given.
         logits (`torch.Tensor` [B, T, V], *optional*): of one answer per prompt, normalized over the vocabulary.
-        logps (`torch.Tensor` [B, T] or [B, G, T], *optional*): log-probability of each answer token in float32; 0 where
-            the label is -100.
+        logps (`torch.Tensor` [B, T] or [B, G, T], *optional*): log-probability of each answer token in float32; 0
+            where the label is -100.
         thoughts (`torch.Tensor` [B, N, D] or [B, G, N, D]): hidden states `h_1 .. h_N` of the thoughts, one row of
             thoughts per branch in a packed history.
         num_thoughts (`torch.LongTensor` [B]): N of each prompt.
@@ -36,8 +36,8 @@ class LatentRecOutput(ModelOutput):
 @dataclass
 class LatentRecGenerateOutput(ModelOutput):
     """
-    What `generate` returns. Rows of a prompt follow each other, best first; only answers of the catalog come back, so a
-    prompt that allows fewer than were asked for has fewer rows.
+    What `generate` returns. Rows of a prompt follow each other, best first; only answers of the catalog come back, so
+    a prompt that allows fewer than were asked for has fewer rows.
 
     Args:
         sequences (`torch.LongTensor` [R, T]): answer tokens.

@@ -7,8 +7,8 @@ All branches of a prompt lie on the sequence axis of one cache row:
     branch                  | 0   1   2 | 0   1   2
     visible   x   x   x   x | .   x   . | .   x   .      <- what branch 1 sees
 
-What a branch sees is one boolean row over the slots, `visible_BKS`. It is the whole bookkeeping: a branch that starts in
-the middle of the prompt does not see the rest of it, a beam that continues another one takes over its row, and the
+What a branch sees is one boolean row over the slots, `visible_BKS`. It is the whole bookkeeping: a branch that starts
+in the middle of the prompt does not see the rest of it, a beam that continues another one takes over its row, and the
 position of a token is the number of slots that it sees before itself.
 
 Shapes: B prompts, K branches, S slots so far, M new tokens per branch.

@@ -99,14 +99,15 @@ def test_all_beams_list_the_whole_catalog(make_model, prompts, catalog_trie, num
     """More beams than items: every item once, finite, best first, and the probabilities sum to one."""
     model = make_model(num_thoughts=num_thoughts)
     output = model.generate(*prompts, item_trie=catalog_trie, num_beams=500)
-    I = catalog_trie.num_items
-    assert output.sequences.shape == (3 * I, 3)
-    scores = output.sequences_scores.view(3, I)
+    num_items = catalog_trie.num_items
+    assert output.sequences.shape == (3 * num_items, 3)
+    scores = output.sequences_scores.view(3, num_items)
     assert scores.isfinite().all()
     assert (scores.diff(dim=1) <= 0).all()
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))
-    assert all(len(rows.unique(dim=0)) == I for rows in output.sequences.view(3, I, 3))
-    rescored = model(*prompts, labels=output.sequences.view(3, I, 3), item_trie=catalog_trie).logps.sum(-1)
+    sequences = output.sequences.view(3, num_items, 3)
+    assert all(len(rows.unique(dim=0)) == num_items for rows in sequences)
+    rescored = model(*prompts, labels=sequences, item_trie=catalog_trie).logps.sum(-1)
     torch.testing.assert_close(scores, rescored, atol=1e-5, rtol=1e-5)
 
 

@@ -50,8 +50,8 @@ def slow_loss(model, prompts, answers, num_thoughts):
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_loss_and_gradients_equal_the_concatenated_forward(make_model, prompts, family, attn, num_thoughts):
-    # The feedback loop amplifies rounding; float64 keeps it far below the tolerance. (Eager attention takes its softmax
-    # in float32, where a float64 mask overflows.)
+    # The feedback loop amplifies rounding; float64 keeps it far below the tolerance. (Eager attention takes its
+    # softmax in float32, where a float64 mask overflows.)
     dtype, atol = (torch.float64, 1e-5) if attn == "sdpa" else (torch.float32, 1e-4)
     model = make_model(family, num_thoughts, attn, dtype)
     expected = slow_loss(model, prompts, ANSWERS, num_thoughts)
@@ -177,9 +177,11 @@ def test_save_and_load(make_model, prompts, tmp_path):
 def test_a_plain_checkpoint_becomes_a_recommender(make_model, make_plain, prompts, tmp_path):
     model = make_model()
     make_plain(model).save_pretrained(tmp_path)
-    loaded = type(model).from_pretrained(
-        tmp_path, num_thoughts=2, start_thought_token_id=START, end_thought_token_id=END
-    ).eval()
+    loaded = (
+        type(model)
+        .from_pretrained(tmp_path, num_thoughts=2, start_thought_token_id=START, end_thought_token_id=END)
+        .eval()
+    )
     model.config.num_thoughts = 2
     torch.testing.assert_close(loaded(*prompts, labels=ANSWERS).logps, model(*prompts, labels=ANSWERS).logps)
 
