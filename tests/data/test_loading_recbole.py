@@ -92,7 +92,7 @@ class TestSplits:
         splits = split_published(data, max_history=cut)
         for name, file in (("train", "train"), ("validation", "valid"), ("test", "test")):
             lines = (tmp_path / f"X.{file}.inter").read_text().splitlines()[1:]
-            rows = [f"{row['user_id']}\t{' '.join(row['history'])}\t{row['target']}" for row in splits[name]]
+            rows = [f"{row['user_id']}\t{' '.join(row['history'][-cut:])}\t{row['target']}" for row in splits[name]]
             assert sorted(rows) == sorted(lines)
 
     @pytest.mark.parametrize(

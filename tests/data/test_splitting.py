@@ -47,8 +47,8 @@ def slow_leave_one_out(sequences: dict, max_history: int, stride: int) -> dict[s
         for p in range(1, len(training)):
             start = 0 if p <= max_history else math.ceil((p - max_history) / stride) * stride
             rows["train"].append((user, training[start:p], training[p]))
-        rows["validation"].append((user, training[-max_history:], items[-2]))
-        rows["test"].append((user, items[:-1][-max_history:], items[-1]))
+        rows["validation"].append((user, training, items[-2]))
+        rows["test"].append((user, items[:-1], items[-1]))
     return rows
 
 
@@ -123,7 +123,8 @@ class TestTemporal:
             ("test", targets[second:]),
         ):
             part = sorted(part, key=lambda target: target[1:3])
-            expected = [(user, sequences[user][max(0, p - 4) : p], sequences[user][p]) for _, _, p, user in part]
+            kept = 4 if name == "train" else 100  # only training histories are cut
+            expected = [(user, sequences[user][max(0, p - kept) : p], sequences[user][p]) for _, _, p, user in part]
             assert rows_of(splits[name]) == expected
 
     def test_needs_timestamps_and_sound_ratios(self):
@@ -145,7 +146,7 @@ class TestPublished:
         assert rows_of(splits["train"]) == [("u", ["a"], "b")]
         assert rows_of(splits["validation"]) == [("u", ["a", "b"], "c"), ("v", ["x"], "y")]
         assert rows_of(splits["test"]) == [
-            ("u", ["a", "b", "c"], "d"), ("u", ["b", "c", "d"], "e"), ("v", ["x", "y"], "a"),
+            ("u", ["a", "b", "c"], "d"), ("u", ["a", "b", "c", "d"], "e"), ("v", ["x", "y"], "a"),
         ]  # fmt: skip
 
     def test_needs_a_split(self):
