@@ -131,6 +131,8 @@ def test_accumulated_gradient_equals_that_of_one_batch(make_trainer):
     for ours, theirs in zip(trainers[0].gradients, trainers[1].gradients, strict=True):
         for name in ours:
             torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-3)
+    kls = history(trainers[0], "kl")
+    assert max(kls) > 1e-3 and history(trainers[0], "loss/kl") == pytest.approx([0.5 * kl for kl in kls], rel=1e-3)
     for key in ("reward", "hit_rate", "kl", "loss", "frac_reward_zero_std"):
         assert history(trainers[0], key) == pytest.approx(history(trainers[1], key), abs=2e-4)
 
