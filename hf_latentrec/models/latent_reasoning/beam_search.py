@@ -85,6 +85,7 @@ def beam_search(
         num_beams (`int`): beams per prompt, K; at most the number of answers in the catalog is used.
         normalize (`str`): see [`child_log_probs`].
         allowed_items (`torch.BoolTensor` [B, I], *optional*): what each prompt may be answered with, in catalog order.
+            An item keeps the score that it has in the whole catalog, so this is a filter of the full ranking.
 
     Returns:
         `Beams`: best first.
@@ -99,10 +100,11 @@ def beam_search(
     for depth in range(trie.max_depth):
         if depth > 0:
             state, _ = model.extend(state, model.token_embeddings(tokens_BKT[:, :, -1:]))
-        children = trie.children(nodes_BK, depth, allowed)
-        alive_BK1 = scores_BK.isfinite()[..., None]
-        children = children._replace(mask=children.mask & alive_BK1)
+        children = trie.children(nodes_BK, depth)
+        children = children._replace(mask=children.mask & scores_BK.isfinite()[..., None])  # beams that exist
         log_probs_BKC = child_log_probs(model, state.hidden_BKD, trie, children, depth, normalize)
+        if allowed is not None:
+            log_probs_BKC = log_probs_BKC.masked_fill(~trie.holds_allowed(children.nodes, allowed), -torch.inf)
         candidates = (scores_BK[..., None] + log_probs_BKC).flatten(1)
         scores_BK, index_BK = candidates.topk(min(num_beams, candidates.shape[1]), dim=1)
         parent_BK = index_BK // children.tokens.shape[-1]

@@ -162,10 +162,7 @@ class ItemTrie:
         edge = (first.unsqueeze(-1) + offset).masked_fill(~mask, 0)
         child = edge + 1
         if allowed_prefix is not None:
-            flat = child.flatten(1)
-            below_end = allowed_prefix.gather(1, self.leaf_end[flat].long())
-            below_start = allowed_prefix.gather(1, self.leaf_start[flat].long())
-            mask = mask & (below_end > below_start).view_as(mask)
+            mask = mask & self.holds_allowed(child, allowed_prefix)
         tokens = self.child_token[edge].long()
         return Children(tokens.masked_fill(~mask, 0), child.masked_fill(~mask, 0), mask)
 
@@ -201,6 +198,22 @@ class ItemTrie:
             )
         in_order = allowed_items.to(self.item_order.device)[:, self.item_order]
         return torch.nn.functional.pad(in_order.cumsum(1, dtype=torch.int32), (1, 0))
+
+    def holds_allowed(self, nodes: torch.Tensor, allowed_prefix: torch.Tensor) -> torch.Tensor:
+        """
+        Whether something allowed lies beneath nodes.
+
+        Args:
+            nodes (`torch.LongTensor` of shape `[B, ...]`): Nodes.
+            allowed_prefix (`torch.IntTensor` of shape `[B, I + 1]`): From [`ItemTrie.allowed_prefix`].
+
+        Returns:
+            `torch.BoolTensor`: of the shape of `nodes`.
+        """
+        flat = nodes.flatten(1)
+        below_end = allowed_prefix.gather(1, self.leaf_end[flat].long())
+        below_start = allowed_prefix.gather(1, self.leaf_start[flat].long())
+        return (below_end > below_start).view_as(nodes)
 
     def walk(self, sequences: torch.Tensor) -> torch.Tensor:
         """

@@ -296,7 +296,7 @@ class LatentReasoningMixin:
             normalize (`str`, *optional*, defaults to `"catalog"`): softmax over the trie's children (`"catalog"`), or
                 over the vocabulary as in transformers' beam search (`"vocabulary"`).
             allowed_items (`torch.BoolTensor` [B, I], *optional*): what each prompt may be answered with, in catalog
-                order (in stock, not seen before).
+                order (in stock, not seen before): a filter of the ranking, which changes no score.
             length_penalty (`float`, *optional*, defaults to 0.0): scores are divided by `T ** length_penalty`.
             num_thoughts (`int`, *optional*): think for another number of steps than the configuration says.
 

@@ -125,29 +125,23 @@ def test_batched_equals_unbatched(make_model, prompts, catalog_trie):
 
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
 @torch.no_grad()
-def test_allowed_items_equal_a_trie_of_these_items(make_model, prompts, catalog_trie, normalize):
+def test_allowed_items_filter_the_full_ranking(make_model, prompts, catalog_trie, normalize):
     """Each prompt has its own sub-catalog, the last one smaller than the number of beams."""
     model = make_model(num_thoughts=1)
-    allowed = torch.rand(3, catalog_trie.num_items, generator=torch.Generator().manual_seed(1)) < 0.5
+    num_items = catalog_trie.num_items
+    allowed = torch.rand(3, num_items, generator=torch.Generator().manual_seed(1)) < 0.5
     allowed[2] = False
     allowed[2, :4] = True
-    output = model.generate(
-        *prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize=normalize, allowed_items=allowed
-    )
-    order = catalog_trie.item_order.argsort()
-    leaves = torch.arange(catalog_trie.depth_ptr[-2], catalog_trie.depth_ptr[-1])
-    all_items = model.generate(*prompts, item_trie=catalog_trie, num_beams=catalog_trie.num_items)
-    by_leaf = dict(zip(all_items.item_nodes.tolist(), all_items.sequences.tolist(), strict=True))
-    rows = [by_leaf[leaf] for leaf in leaves.tolist()]  # sorted items
-    for b in range(3):
-        sub_trie = ItemTrie.from_sequences([rows[order[i]] for i in allowed[b].nonzero()[:, 0]])
-        alone = model.generate(
-            prompts[0][b, None], prompts[1][b, None], item_trie=sub_trie, num_beams=NUM_BEAMS, normalize=normalize
-        )
-        mine = output.user_indices == b
-        assert torch.equal(alone.sequences, output.sequences[mine])
-        torch.testing.assert_close(alone.sequences_scores, output.sequences_scores[mine], atol=1e-5, rtol=1e-5)
-    assert output.user_indices.bincount().tolist() == [NUM_BEAMS, NUM_BEAMS, 4]
+    settings = {"item_trie": catalog_trie, "num_beams": num_items, "normalize": normalize}
+    full = model.generate(*prompts, **settings)
+    output = model.generate(*prompts, **settings, allowed_items=allowed)
+    items, _ = catalog_trie.leaf_items(full.item_nodes)
+    kept = allowed[full.user_indices, items]
+    assert torch.equal(output.sequences, full.sequences[kept])
+    assert torch.equal(output.user_indices, full.user_indices[kept])
+    torch.testing.assert_close(output.sequences_scores, full.sequences_scores[kept], atol=1e-5, rtol=1e-5)
+    fewer = model.generate(*prompts, **{**settings, "num_beams": NUM_BEAMS}, allowed_items=allowed)
+    assert fewer.user_indices.bincount().tolist() == [NUM_BEAMS, NUM_BEAMS, 4]
 
 
 @torch.no_grad()
