@@ -23,7 +23,8 @@ class RecConfig(TrainingArguments):
     These defaults differ from [`~transformers.TrainingArguments`]: `logging_steps` 10, `report_to` `"none"`,
     `remove_unused_columns` False (the collator reads the data set's own columns), `label_names` `["labels"]` (the
     models have other arguments with "label" in their name), `use_cache` True (thoughts and answers attend to the
-    cached prompt), `logging_nan_inf_filter` False (a loss that is not finite stops training).
+    cached prompt), `logging_nan_inf_filter` False (a loss that is not finite stops training),
+    `ddp_find_unused_parameters` False (every parameter has a gradient in every step).
 
     Raises:
         ValueError: for settings that a recommender's trainer would ignore or cannot follow.
@@ -46,6 +47,9 @@ class RecConfig(TrainingArguments):
     )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Keep False: a loss that is not finite stops training."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Whether DDP looks for parameters without a gradient in every step."}
     )
     normalize: str = field(
         default="vocabulary",

@@ -1,0 +1,51 @@
+"""One step of plain SGD with learning rate 1 on a global batch of 8, so that the weights move by the gradient.
+
+Run as `distributed_job.py sft|grpo OUT` on any number of processes; the main one writes the change of every weight.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
+from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, LatentSFTConfig, LatentSFTTrainer
+from tests.tiny import make_tiny_recommender
+
+
+def main(algorithm: str, out: Path) -> None:
+    model, processor, splits = make_tiny_recommender(num_thoughts=2, initializer_range=0.2)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    settings = {
+        "output_dir": str(out / "run"), "max_steps": 1,
+        "per_device_train_batch_size": 8 // int(os.environ["WORLD_SIZE"]),
+        "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": 0.0,
+        "weight_decay": 0.0, "use_cpu": True, "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
+    }  # fmt: skip
+    if algorithm == "sft":
+        # Histories hold different numbers of targets, so the processes hold different numbers of tokens.
+        dataset, collator = pack_examples(splits["train"]), PackedHistoryCollator(processor)
+        trainer_class, config = LatentSFTTrainer, LatentSFTConfig(**settings)
+    else:
+        dataset, collator = splits["train"], NextItemCollator(processor)
+        # Half of the catalog as candidates, so that targets are among them and rewards differ.
+        trainer_class, config = LASARGRPOTrainer, LASARGRPOConfig(**settings, num_generations=30, beta=0.1)
+    trainer = trainer_class(model, config, train_dataset=dataset, data_collator=collator, processing_class=processor)
+    trainer.train()
+    if trainer.is_world_process_zero():
+        out.mkdir(parents=True, exist_ok=True)
+        moved = {
+            name: (parameter.detach() - before[name]).contiguous() for name, parameter in model.named_parameters()
+        }
+        save_file(moved, out / "moved.safetensors")
+        logs = next(log for log in trainer.state.log_history if "loss" in log)
+        logs["world_size"] = trainer.args.world_size
+        (out / "logs.json").write_text(json.dumps(logs))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,40 @@
+"""Two processes give the loss and the gradient of one (gloo, CPU)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = Path(__file__).with_name("distributed_job.py")
+
+
+def run_job(algorithm: str, num_processes: int, out: Path) -> tuple[dict, dict]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    run = subprocess.run(
+        [*command, str(JOB), algorithm, str(out)], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    logs = json.loads((out / "logs.json").read_text())
+    assert logs.pop("world_size") == num_processes
+    return load_file(out / "moved.safetensors"), logs
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_two_processes_equal_one(tmp_path, algorithm):
+    alone, alone_logs = run_job(algorithm, 1, tmp_path / "one")
+    together, together_logs = run_job(algorithm, 2, tmp_path / "two")
+    assert max(moved.abs().max() for moved in alone.values()) > 1e-3
+    for name, moved in alone.items():
+        torch.testing.assert_close(together[name], moved, atol=1e-5, rtol=1e-4, msg=name)
+    for name in alone_logs.keys() - {"epoch"}:
+        assert together_logs[name] == pytest.approx(alone_logs[name], rel=1e-4, abs=1e-6), name
