@@ -46,6 +46,13 @@ class DataArguments:
             "pass; 1 is the exact sliding window."
         },
     )
+    on_short: str = field(
+        default="error",
+        metadata={
+            "help": "Users with fewer than 3 interactions: 'error', or 'drop' them.",
+            "choices": ["error", "drop"],
+        },
+    )
     on_collision: str = field(
         default="error",
         metadata={
@@ -140,7 +147,8 @@ def load_splits(args: DataArguments):
 
     data = make_synthetic() if args.data_dir is None else load_data(args.data_dir)
     validate(data, require_codes=True)
-    return data, split_leave_one_out(data, args.max_history, window_stride=args.window_stride)
+    splits = split_leave_one_out(data, args.max_history, window_stride=args.window_stride, on_short=args.on_short)
+    return data, splits
 
 
 def build_processor(data, splits: DatasetDict, args: DataArguments, backbone: BackboneArguments) -> LatentRecProcessor:
