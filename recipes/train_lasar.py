@@ -116,6 +116,7 @@ class LasarConfig(LASARGRPOConfig):
     learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate of GRPO."})
     max_steps: int = field(default=100, metadata={"help": "Steps of GRPO; -1 for num_train_epochs."})
     logging_steps: float = field(default=20, metadata={"help": "Log every X steps."})
+    save_steps: float = field(default=100, metadata={"help": "Save a checkpoint every X steps."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept per stage."})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -24,7 +25,8 @@ class RecConfig(TrainingArguments):
     `remove_unused_columns` False (the collator reads the data set's own columns), `label_names` `["labels"]` (the
     models have other arguments with "label" in their name), `use_cache` True (thoughts and answers attend to the
     cached prompt), `logging_nan_inf_filter` False (a loss that is not finite stops training),
-    `ddp_find_unused_parameters` False (every parameter has a gradient in every step).
+    `dataloader_pin_memory` only where there is an accelerator, `ddp_find_unused_parameters` False (every parameter has
+    a gradient in every step).
 
     Raises:
         ValueError: for settings that a recommender's trainer would ignore or cannot follow.
@@ -47,6 +49,10 @@ class RecConfig(TrainingArguments):
     )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Keep False: a loss that is not finite stops training."}
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.accelerator.is_available,
+        metadata={"help": "Pin batches in memory; by default where there is an accelerator to copy them to."},
     )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Whether DDP looks for parameters without a gradient in every step."}

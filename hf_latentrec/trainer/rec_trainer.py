@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,12 @@ class RecTrainer(Trainer):
         name = type(self).__name__
         if not isinstance(args, self.config_class):
             raise ValueError(f"{name}: args is a {type(args).__name__}; pass a {self.config_class.__name__}")
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched != args.world_size:
+            raise ValueError(
+                f"{name}: {launched} processes were launched, but this one trains in a world of {args.world_size} and "
+                "would exchange no gradients; on a CPU set ACCELERATE_USE_CPU=true or pass use_cpu"
+            )
         if args.n_gpu > 1:
             raise ValueError(f"{name}: one process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`")
         super().__init__(model=model, args=args, **kwargs)

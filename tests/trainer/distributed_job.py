@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
+from hf_latentrec.evaluation import RecEvaluator
 from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, LatentSFTConfig, LatentSFTTrainer
 from tests.tiny import make_tiny_recommender
 
@@ -35,6 +36,7 @@ def main(algorithm: str, out: Path) -> None:
         # Half of the catalog as candidates, so that targets are among them and rewards differ.
         trainer_class, config = LASARGRPOTrainer, LASARGRPOConfig(**settings, num_generations=30, beta=0.1)
     trainer = trainer_class(model, config, train_dataset=dataset, data_collator=collator, processing_class=processor)
+    ranks = RecEvaluator(processor, splits["test"], num_beams=60, batch_size=4).evaluate(model).ranks
     trainer.train()
     if trainer.is_world_process_zero():
         out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +45,7 @@ def main(algorithm: str, out: Path) -> None:
         }
         save_file(moved, out / "moved.safetensors")
         logs = next(log for log in trainer.state.log_history if "loss" in log)
-        logs["world_size"] = trainer.args.world_size
+        logs |= {"world_size": trainer.args.world_size, "ranks": ranks.tolist()}
         (out / "logs.json").write_text(json.dumps(logs))
 
 

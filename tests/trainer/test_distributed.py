@@ -1,4 +1,4 @@
-"""Two processes give the loss and the gradient of one (gloo, CPU)."""
+"""Two processes give the loss, the gradient and the ranks of one (gloo, CPU)."""
 
 from __future__ import annotations
 
@@ -36,5 +36,6 @@ def test_two_processes_equal_one(tmp_path, algorithm):
     assert max(moved.abs().max() for moved in alone.values()) > 1e-3
     for name, moved in alone.items():
         torch.testing.assert_close(together[name], moved, atol=1e-5, rtol=1e-4, msg=name)
-    for name in alone_logs.keys() - {"epoch"}:
+    assert together_logs.pop("ranks") == alone_logs.pop("ranks")
+    for name in alone_logs:
         assert together_logs[name] == pytest.approx(alone_logs[name], rel=1e-4, abs=1e-6), name

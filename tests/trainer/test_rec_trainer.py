@@ -229,3 +229,9 @@ def test_users_never_reach_the_model(make_trainer):
     trainer = make_trainer(model=Strict(), gradient_accumulation_steps=2)
     trainer.train()
     assert history(trainer, "loss")[0] == pytest.approx(1.0)
+
+
+def test_processes_that_do_not_know_each_other_are_refused(make_trainer, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes were launched.*a world of 1"):
+        make_trainer()
