@@ -232,6 +232,7 @@ def test_users_never_reach_the_model(make_trainer):
 
 
 def test_processes_that_do_not_know_each_other_are_refused(make_trainer, monkeypatch):
+    trainer = make_trainer()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes were launched.*a world of 1"):
-        make_trainer()
+        type(trainer)(trainer.model, trainer.args)
