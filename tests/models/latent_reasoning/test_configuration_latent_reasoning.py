@@ -1,0 +1,58 @@
+"""The configurations: nested settings survive saving, wrong ones are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import AutoConfig
+
+import hf_latentrec  # noqa: F401  (registers the Auto classes)
+from hf_latentrec import LatentReasonerConfig, LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
+
+
+CONFIGS = [Qwen2LatentRecConfig, Qwen3LatentRecConfig, LlamaLatentRecConfig]
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
+    config = config_class(
+        reasoner_config={"num_thoughts": 4}, embedding_dropout=0.1, start_thought_token_id=5, hidden_size=64
+    )
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["reasoner_config"] == {
+        "reasoner": "feedback",
+        "num_thoughts": 4,
+    }
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert type(loaded) is config_class
+    for name in ("embedding_dropout", "start_thought_token_id", "end_thought_token_id", "hidden_size"):
+        assert getattr(loaded, name) == getattr(config, name)
+    assert loaded.reasoner_config == LatentReasonerConfig(num_thoughts=4)
+    assert AutoConfig.from_pretrained(tmp_path, num_thoughts=2).num_thoughts == 2
+
+
+def test_no_reasoning_is_the_default():
+    assert Qwen3LatentRecConfig().num_thoughts == 0
+    assert Qwen3LatentRecConfig(num_thoughts=3).reasoner_config.num_thoughts == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reasoner_config": {"thoughts": 4}}, "unknown setting.*thoughts"),
+        ({"reasoner_config": {"reasoner": "telepathy"}}, "'telepathy' is unknown"),
+        ({"num_thoughts": -1}, "num_thoughts is -1"),
+        ({"embedding_dropout": 1.0}, "embedding_dropout is 1.0"),
+        ({"use_sliding_window": True, "max_window_layers": 0}, "sliding-window attention"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Qwen3LatentRecConfig(**settings)
+
+
+def test_thoughts_are_checked_on_assignment():
+    config = Qwen3LatentRecConfig()
+    with pytest.raises(ValueError, match="num_thoughts is -2"):
+        config.num_thoughts = -2
