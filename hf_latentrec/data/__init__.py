@@ -1,4 +1,7 @@
-"""Interactions -> examples: loading, filtering, splitting, packing and a synthetic data set. Needs no torch."""
+"""Interactions -> examples -> batches: loading, filtering, splitting, packing, a synthetic data set, collators.
+
+Only the collators need torch, and nothing here needs a model.
+"""
 
 from __future__ import annotations
 
