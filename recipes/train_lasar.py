@@ -185,6 +185,8 @@ def build_processor(data, splits: DatasetDict, args: DataArguments, backbone: Ba
 
 def build_model(processor: LatentRecProcessor, args: BackboneArguments):
     """A recommender without thoughts yet; its vocabulary holds the items' codes and the thought markers."""
+    from transformers import AutoConfig
+
     import hf_latentrec
     from hf_latentrec.models.latent_reasoning.tokenization import thought_token_ids
 
@@ -195,19 +197,17 @@ def build_model(processor: LatentRecProcessor, args: BackboneArguments):
         "embedding_dropout": args.embedding_dropout,
         "attention_dropout": args.attention_dropout,
     }
-    if args.model_name_or_path is not None:
-        from transformers import AutoConfig
-
-        family = AutoConfig.from_pretrained(args.model_name_or_path).model_type.removesuffix("_latentrec")
-    else:
-        family = args.backbone
+    pretrained = None if args.model_name_or_path is None else AutoConfig.from_pretrained(args.model_name_or_path)
+    family = args.backbone if pretrained is None else pretrained.model_type.removesuffix("_latentrec")
     names = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
     if family not in names:
         raise ValueError(f"model_name_or_path is a {family!r} model; choose one of {sorted(names)}")
     model_class = getattr(hf_latentrec, f"{names[family]}ForLatentReasoningRec")
-    if args.model_name_or_path is not None:
-        model = model_class.from_pretrained(args.model_name_or_path, **settings)
-        model.resize_token_embeddings(len(processor.tokenizer))
+    if pretrained is not None:
+        known = {key: value for key, value in pretrained.to_dict().items() if key != "model_type"}
+        config = model_class.config_class(**{**known, **settings})
+        model = model_class.from_pretrained(args.model_name_or_path, config=config)
+        model.resize_token_embeddings(max(len(processor.tokenizer), config.vocab_size))
         return model
     head_dim = args.hidden_size // args.num_attention_heads
     config = model_class.config_class(

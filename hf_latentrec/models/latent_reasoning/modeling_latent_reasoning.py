@@ -28,8 +28,8 @@ class LatentReasoningMixin:
     """
     Turns a `...ForCausalLM` of transformers into a recommender that encodes a prompt once, thinks, and branches.
 
-    [`encode`] → [`think`] → [`ThoughtState.branch`] and [`extend`]: training, scoring and beam search are made of
-    these.
+    [`encode`] → [`think`] → [`branch`], each a pass over new tokens only ([`extend`]): training and scoring are made
+    of these, and beam search is `branch` step by step.
     """
 
     # Branches need a 4D mask, which these implementations do not take.
@@ -146,17 +146,19 @@ class LatentReasoningMixin:
             thoughts.append(hidden_BKMD[:, :, 0])
         return replace(state, thoughts_BKND=torch.stack(thoughts, dim=2)) if thoughts else state
 
-    def answer_states(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
+    def branch(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
         """
-        Hidden states that predict each answer token, teacher-forced: one pass over all answers of all prompts.
+        Runs G answers of each prompt as branches, teacher-forced: one pass over all answers of all prompts.
 
         Args:
-            state (`ThoughtState`): one branch per answer, ready to answer.
+            state (`ThoughtState`): ready to answer, with one branch that all answers start from, or one per answer.
             answers_BGT (`torch.LongTensor`): answer tokens; -100 is padding.
 
         Returns:
-            `torch.Tensor` [B, G, T, D].
+            `torch.Tensor` [B, G, T, D]: the hidden states that predict each answer token.
         """
+        if state.hidden_BKD.shape[1] == 1:
+            state = state.expand(answers_BGT.shape[1])
         first_BG1D = state.hidden_BKD[:, :, None]
         if answers_BGT.shape[-1] == 1:
             return first_BG1D
@@ -259,8 +261,7 @@ class LatentReasoningMixin:
         if labels_follow_prompt and num_thoughts == 0:
             hidden_BGTD = _states_in_prompt(state.prompt_hidden_BLD, branch_starts, labels_BGT.shape[-1])
         else:
-            state = state if branch_starts is not None else state.branch(labels_BGT.shape[1])
-            hidden_BGTD = self.answer_states(state, labels_BGT)
+            hidden_BGTD = self.branch(state, labels_BGT)
         if labels.dim() == 2 and item_trie is None:
             output.logits = self.lm_head(hidden_BGTD[:, 0])
         logps_BGT = self.token_log_probs(hidden_BGTD, labels_BGT, item_trie)

@@ -41,7 +41,7 @@ class ThoughtState:
             hidden_BKD=self.hidden_BKD.gather(1, parent_BK[..., None].expand(-1, -1, D)),
         )
 
-    def branch(self, num_branches: int) -> ThoughtState:
+    def expand(self, num_branches: int) -> ThoughtState:
         """`num_branches` branches that continue the only one there is."""
         return replace(
             self,
