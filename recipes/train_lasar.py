@@ -246,10 +246,8 @@ def stage_config(stage: Stage, args: LasarConfig, stages: StageArguments):
 
 def train_stage(stage: Stage, model, processor, splits: DatasetDict, config, resume: bool) -> None:
     """Trains one stage and saves model and processor in its folder."""
-    from transformers.trainer_utils import get_last_checkpoint
-
     from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
-    from hf_latentrec.trainer import LASARGRPOTrainer, LatentSFTTrainer
+    from hf_latentrec.trainer import LASARGRPOTrainer, LatentSFTTrainer, last_complete_checkpoint
 
     if stage.name.startswith("grpo"):
         trainer_class, dataset, collator = LASARGRPOTrainer, splits["train"], NextItemCollator(processor)
@@ -261,8 +259,7 @@ def train_stage(stage: Stage, model, processor, splits: DatasetDict, config, res
         dataset = splits["train"].add_column("length", [len(history) for history in splits["train"]["history"]])
         trainer_class, collator = LatentSFTTrainer, NextItemCollator(processor)
     trainer = trainer_class(model, config, train_dataset=dataset, data_collator=collator, processing_class=processor)
-    checkpoint = get_last_checkpoint(config.output_dir) if resume and Path(config.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(config.output_dir) if resume else None)
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()
 

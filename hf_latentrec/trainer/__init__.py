@@ -4,6 +4,7 @@ functions."""
 from __future__ import annotations
 
 from .advantages import GroupAdvantage, group_advantage
+from .checkpoints import last_complete_checkpoint
 from .grpo_config import LASARGRPOConfig
 from .grpo_trainer import LASARGRPOTrainer
 from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
@@ -29,6 +30,7 @@ __all__ = [
     "group_advantage",
     "group_mean",
     "kl_k3",
+    "last_complete_checkpoint",
     "ndcg_reward",
     "rule_reward",
 ]
