@@ -92,8 +92,8 @@ class StageArguments:
     stage1_num_train_epochs: float = field(default=12.0, metadata={"help": "Epochs of stage 1."})
     stage1_learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of stage 1."})
     stage1_batch_size: int = field(default=64, metadata={"help": "Histories per process and step in stage 1."})
-    stage2_num_train_epochs: float = field(default=4.0, metadata={"help": "Epochs of stage 2."})
-    stage2_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of stage 2."})
+    stage2_num_train_epochs: float = field(default=8.0, metadata={"help": "Epochs of stage 2."})
+    stage2_learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of stage 2."})
     stage2_batch_size: int = field(default=64, metadata={"help": "Histories per process and step in stage 2."})
     stages: list[str] = field(
         default_factory=lambda: ["stage1", "stage2", "grpo", "stage2_control", "grpo_control"],
@@ -113,7 +113,7 @@ class LasarConfig(LASARGRPOConfig):
 
     output_dir: str | None = field(default="outputs/lasar", metadata={"help": "Folder for checkpoints and results."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Prompts per process and step in GRPO."})
-    learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate of GRPO."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of GRPO."})
     max_steps: int = field(default=100, metadata={"help": "Steps of GRPO; -1 for num_train_epochs."})
     logging_steps: float = field(default=20, metadata={"help": "Log every X steps."})
     save_steps: float = field(default=100, metadata={"help": "Save a checkpoint every X steps."})

@@ -7,7 +7,7 @@ import logging
 import re
 from pathlib import Path
 
-from transformers.trainer_callback import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME
 
 
 logger = logging.getLogger(__name__)
