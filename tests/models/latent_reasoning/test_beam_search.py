@@ -15,7 +15,7 @@ from .conftest import END, START
 NUM_BEAMS = 10
 
 
-def plain_beam_search(plain, prompts, trie, num_thoughts, normalize):
+def plain_beam_search(plain, prompts, trie, num_thoughts, normalize, allowed_items=None):
     """
     The ordinary way: prompt and thoughts in one cache, repeated for every beam, then `generate` from the last token
     before the answer.
@@ -54,7 +54,7 @@ def plain_beam_search(plain, prompts, trie, num_thoughts, normalize):
         length_penalty=0.0,
         do_sample=False,
         pad_token_id=0,
-        logits_processor=[ItemTrieLogitsProcessor(trie, prompt_length=1)],
+        logits_processor=[ItemTrieLogitsProcessor(trie, 1, NUM_BEAMS, allowed_items=allowed_items)],
         renormalize_logits=normalize == "catalog",
         return_dict_in_generate=True,
         output_scores=True,
@@ -71,6 +71,18 @@ def test_equals_plain_generate(make_model, make_plain, prompts, catalog_trie, fa
     model = make_model(family, num_thoughts, attn)
     ours = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize=normalize)
     sequences, scores = plain_beam_search(make_plain(model, family), prompts, catalog_trie, num_thoughts, normalize)
+    assert torch.equal(ours.sequences, sequences)
+    torch.testing.assert_close(ours.sequences_scores, scores, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_allowed_items_equal_plain_generate(make_model, make_plain, prompts, catalog_trie):
+    model = make_model(num_thoughts=1)
+    allowed = torch.rand(3, catalog_trie.num_items, generator=torch.Generator().manual_seed(1)) < 0.5
+    ours = model.generate(
+        *prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize="vocabulary", allowed_items=allowed
+    )
+    sequences, scores = plain_beam_search(make_plain(model), prompts, catalog_trie, 1, "vocabulary", allowed)
     assert torch.equal(ours.sequences, sequences)
     torch.testing.assert_close(ours.sequences_scores, scores, atol=1e-4, rtol=0)
 
