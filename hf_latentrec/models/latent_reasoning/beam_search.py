@@ -58,9 +58,8 @@ def child_log_probs(
     codebook_U = trie.tokens_at(depth)
     logits = torch.nn.functional.linear(hidden, model.lm_head.weight[codebook_U]).float()
     column = torch.searchsorted(codebook_U, children.tokens).clamp(max=len(codebook_U) - 1)
-    # A node without children keeps its finite logits: a softmax over nothing would put NaN into the gradients.
-    blocked = ~children.mask & children.mask.any(-1, keepdim=True)
-    log_probs = logits.gather(-1, column).masked_fill(blocked, -torch.inf).log_softmax(-1)
+    log_probs = logits.gather(-1, column).masked_fill(~children.mask, -torch.inf).log_softmax(-1)
+    # The softmax of a node without children is NaN; masked on both sides, it reaches neither values nor gradients.
     return log_probs.masked_fill(~children.mask, -torch.inf)
 
 
