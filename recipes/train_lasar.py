@@ -133,11 +133,11 @@ class Stage:
 def plan(num_thoughts: int) -> dict[str, Stage]:
     """All stages by name; a control shares stage 1 and then takes the same steps without thoughts."""
     stages = [
-        Stage("stage1", None, 0, "stage 1, no reasoning"),
-        Stage("stage2", "stage1", num_thoughts, f"stage 2, {num_thoughts} thoughts"),
-        Stage("grpo", "stage2", num_thoughts, f"after GRPO, {num_thoughts} thoughts"),
-        Stage("stage2_control", "stage1", 0, "control of stage 2, no reasoning"),
-        Stage("grpo_control", "stage2_control", 0, "control of GRPO, no reasoning"),
+        Stage("stage1", None, 0, "stage 1, N=0"),
+        Stage("stage2", "stage1", num_thoughts, f"stage 2, N={num_thoughts}"),
+        Stage("grpo", "stage2", num_thoughts, f"after GRPO, N={num_thoughts}"),
+        Stage("stage2_control", "stage1", 0, "control of stage 2, N=0"),
+        Stage("grpo_control", "stage2_control", 0, "control of GRPO, N=0"),
     ]
     return {stage.name: stage for stage in stages}
 
@@ -303,7 +303,7 @@ def report(
     return "\n".join(
         [
             "",
-            f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams",
+            f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams; N thoughts, N=0 is no reasoning",
             format_metric_table(rows),
             "",
             f"The model is in {final}, per-user ranks are in {folder / 'ranks'}. Load it with:",

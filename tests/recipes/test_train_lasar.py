@@ -37,7 +37,7 @@ def test_all_stages_then_nothing_left_to_do(data_dir, tmp_path, capsys):
     arguments = [f"--data_dir={data_dir}", f"--output_dir={tmp_path / 'out'}"]
     run(*arguments)
     printed = capsys.readouterr().out
-    for label in ("stage 1", "stage 2, 2 thoughts", "after GRPO", "control of stage 2", "control of GRPO"):
+    for label in ("stage 1", "stage 2, N=2", "after GRPO, N=2", "control of stage 2", "control of GRPO"):
         for protocol in ("nothing filtered", "seen items excluded"):
             assert any(label in line and protocol in line for line in printed.splitlines())
     assert f'AutoModel.from_pretrained("{tmp_path / "out" / "grpo"}")' in printed
