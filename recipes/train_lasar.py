@@ -303,7 +303,7 @@ def report(
     return "\n".join(
         [
             "",
-            f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams, N thoughts (0: no reasoning)",
+            f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams, N thoughts (0: none)",
             format_metric_table(rows),
             "",
             f"The model is in {final}, per-user ranks are in {folder / 'ranks'}. Load it with:",
