@@ -181,8 +181,7 @@ class LatentReasoningMixin:
         """
         real = tokens != IGNORE_INDEX
         if item_trie is None:
-            logits = self.lm_head(hidden[real]).float()
-            picked = logits.gather(-1, tokens[real][:, None])[:, 0] - logits.logsumexp(-1)
+            picked = _pick_log_probs(self.lm_head(hidden[real]), tokens[real])
             return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, picked)
         nodes = item_trie.walk(tokens)
         columns = []
@@ -262,12 +261,16 @@ class LatentReasoningMixin:
             hidden_BGTD = _states_in_prompt(state.prompt_hidden_BLD, branch_starts, labels_BGT.shape[-1])
         else:
             hidden_BGTD = self.branch(state, labels_BGT)
-        if labels.dim() == 2 and item_trie is None:
+        if labels.dim() == 3:
+            output.logps = self.token_log_probs(hidden_BGTD, labels, item_trie)
+        elif item_trie is not None:
+            output.logps = self.token_log_probs(hidden_BGTD[:, 0], labels, item_trie)
+        else:
             output.logits = self.lm_head(hidden_BGTD[:, 0])
-        logps_BGT = self.token_log_probs(hidden_BGTD, labels_BGT, item_trie)
+            padding = labels == IGNORE_INDEX
+            output.logps = _pick_log_probs(output.logits, labels.clamp(min=0)).masked_fill(padding, 0.0)
         num_items = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
-        output.logps = logps_BGT if labels.dim() == 3 else logps_BGT[:, 0]
-        output.loss = -logps_BGT.sum() / num_items
+        output.loss = -output.logps.sum() / num_items
         return output
 
     @torch.no_grad()
@@ -376,6 +379,12 @@ class LatentReasoningMixin:
                 raise ValueError(
                     f"allowed_items allows no item for prompt(s) {empty[:5]}; allow at least one item each"
                 )
+
+
+def _pick_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of tokens [...] under logits [..., V], in float32."""
+    logits = logits.float()
+    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def _states_in_prompt(hidden_BLD: torch.Tensor, branch_starts_BG: torch.Tensor, answer_length: int) -> torch.Tensor:
