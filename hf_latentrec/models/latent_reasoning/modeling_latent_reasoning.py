@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from .beam_search import NORMALIZATIONS, beam_search, child_log_probs
+from .argument_checks import check_answers, check_generation
+from .beam_search import beam_search, child_log_probs
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecGenerateOutput, LatentRecOutput
@@ -244,7 +245,7 @@ class LatentReasoningMixin:
 
         ```
         """
-        self._check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
+        check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
         num_thoughts = self.config.num_thoughts
         open_thoughts = num_thoughts > 0 and branch_starts is None
         state = self.encode(input_ids, attention_mask, branch_starts, open_thoughts)
@@ -314,7 +315,9 @@ class LatentReasoningMixin:
         num_return_sequences = num_beams if num_return_sequences is None else num_return_sequences
         num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
         item_trie = item_trie.to(input_ids.device)
-        self._check_generation(item_trie, num_beams, num_return_sequences, normalize, num_thoughts, allowed_items)
+        check_generation(
+            item_trie, self.config.vocab_size, num_beams, num_return_sequences, normalize, num_thoughts, allowed_items
+        )
         state = self.encode(input_ids, attention_mask, open_thoughts=num_thoughts > 0)
         state = self.think(state, num_thoughts)
         beams = beam_search(self, state, item_trie, num_beams, normalize, allowed_items)
@@ -339,46 +342,6 @@ class LatentReasoningMixin:
                 "with add_item_tokens(tokenizer, ...) and set it to the id of the marker"
             )
         return torch.full((1,), token_id, dtype=torch.long, device=self.lm_head.weight.device)
-
-    @staticmethod
-    def _check_answers(input_ids, labels, branch_starts, labels_follow_prompt):
-        if labels is not None and (labels.dim() not in (2, 3) or len(labels) != len(input_ids)):
-            raise ValueError(
-                f"labels have shape {tuple(labels.shape)}; expected [{len(input_ids)}, T], or [{len(input_ids)}, G, T]"
-            )
-        if branch_starts is not None and labels is not None and branch_starts.shape != labels.shape[:-1]:
-            raise ValueError(
-                f"branch_starts have shape {tuple(branch_starts.shape)} and labels {tuple(labels.shape)}; packed "
-                "histories take branch_starts [B, G] and labels [B, G, T]"
-            )
-        if labels_follow_prompt and branch_starts is None:
-            raise ValueError(
-                "labels_follow_prompt is set without branch_starts; say where in the prompt answers start"
-            )
-
-    def _check_generation(self, trie, num_beams, num_return_sequences, normalize, num_thoughts, allowed_items):
-        if num_beams < 1 or not 1 <= num_return_sequences <= num_beams:
-            raise ValueError(
-                f"num_beams is {num_beams} and num_return_sequences {num_return_sequences}; pass "
-                "1 <= num_return_sequences <= num_beams"
-            )
-        if normalize not in NORMALIZATIONS:
-            raise ValueError(f"normalize is {normalize!r}; choose one of {NORMALIZATIONS}")
-        if num_thoughts < 0:
-            raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
-        if trie.max_token >= self.config.vocab_size:
-            raise ValueError(
-                f"the trie holds token {trie.max_token}, but the model's vocabulary has {self.config.vocab_size} "
-                "tokens; resize the embeddings to the tokenizer, or load the trie that was saved with the model"
-            )
-        if not trie.has_uniform_depth:
-            raise ValueError("the trie holds sequences of different lengths; beam search takes one length so far")
-        if allowed_items is not None:
-            empty = (~allowed_items.any(1)).nonzero()[:, 0].tolist()
-            if empty:
-                raise ValueError(
-                    f"allowed_items allows no item for prompt(s) {empty[:5]}; allow at least one item each"
-                )
 
 
 def _pick_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
