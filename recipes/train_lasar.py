@@ -382,6 +382,9 @@ def main(data_args: DataArguments, backbone_args: BackboneArguments, stage_args:
         files = {name: folder / name / METRICS_FILE for name in plan_by_name}
         results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
         print(report(results, plan_by_name, folder, len(splits["test"]), stage_args.eval_num_beams))
+    # Left to the interpreter's exit, a process group can abort the process there.
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from accelerate import PartialState
 from safetensors.torch import save_file
 
 from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
@@ -47,6 +48,10 @@ def main(algorithm: str, out: Path) -> None:
         logs = next(log for log in trainer.state.log_history if "loss" in log)
         logs |= {"world_size": trainer.args.world_size, "ranks": ranks.tolist()}
         (out / "logs.json").write_text(json.dumps(logs))
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
+    # Background threads of the backends now and then abort the interpreter's teardown, after the result is written.
+    os._exit(0)
 
 
 if __name__ == "__main__":
