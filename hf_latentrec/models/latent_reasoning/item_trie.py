@@ -210,10 +210,20 @@ class ItemTrie:
         Returns:
             `torch.BoolTensor`: of the shape of `nodes`.
         """
-        flat = nodes.flatten(1)
-        below_end = allowed_prefix.gather(1, self.leaf_end[flat].long())
-        below_start = allowed_prefix.gather(1, self.leaf_start[flat].long())
-        return (below_end > below_start).view_as(nodes)
+        start, end = self.leaf_range(nodes.flatten(1))
+        return (allowed_prefix.gather(1, end) > allowed_prefix.gather(1, start)).view_as(nodes)
+
+    def leaf_range(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Which of the sorted items lie beneath nodes: `item_order[start:end]`.
+
+        Args:
+            nodes (`torch.LongTensor` of shape `[...]`): Nodes.
+
+        Returns:
+            `tuple` of two `torch.LongTensor` of shape `[...]`: start and end.
+        """
+        return self.leaf_start[nodes].long(), self.leaf_end[nodes].long()
 
     def walk(self, sequences: torch.Tensor) -> torch.Tensor:
         """
@@ -253,7 +263,7 @@ class ItemTrie:
             `tuple` of two `torch.LongTensor` of shape `[M]`: the catalog row of every item, and the index into `nodes`
             that it belongs to (ascending).
         """
-        start, end = self.leaf_start[nodes].long(), self.leaf_end[nodes].long()
+        start, end = self.leaf_range(nodes)
         size = end - start
         index = torch.arange(len(nodes), device=size.device).repeat_interleave(size)
         within = torch.arange(len(index), device=size.device) - (size.cumsum(0) - size)[index]
