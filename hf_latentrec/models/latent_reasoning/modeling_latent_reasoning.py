@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from transformers import DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import Cache, DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from .argument_checks import check_answers
-from .beam_search import child_log_probs
+from .answer_scores import score_answers
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie
@@ -57,6 +57,7 @@ class LatentReasoningMixin(LatentGenerationMixin):
         attention_mask: torch.Tensor | None = None,
         branch_starts: torch.Tensor | None = None,
         open_thoughts: bool = False,
+        cache: Cache | None = None,
     ) -> ThoughtState:
         """
         Runs the prompt through the backbone, once.
@@ -68,6 +69,7 @@ class LatentReasoningMixin(LatentGenerationMixin):
                 each branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
             open_thoughts (`bool`, *optional*, defaults to `False`): read the marker that opens the thoughts in the
                 same pass. Only for the one branch after the whole prompt.
+            cache (`Cache`, *optional*): empty cache to fill; a new `DynamicCache` by default.
 
         Returns:
             `ThoughtState`: with one branch, or G.
@@ -83,7 +85,7 @@ class LatentReasoningMixin(LatentGenerationMixin):
             inputs_embeds=self.token_embeddings(input_ids),
             attention_mask=attention_mask,
             position_ids=(real_BL.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=DynamicCache(config=self.config),
+            past_key_values=DynamicCache(config=self.config) if cache is None else cache,
             use_cache=True,
         )
         hidden_BLD = output.last_hidden_state
@@ -185,17 +187,7 @@ class LatentReasoningMixin(LatentGenerationMixin):
         if item_trie is None:
             picked = _pick_log_probs(self.lm_head(hidden[real]), tokens[real])
             return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, picked)
-        nodes = item_trie.walk(tokens)
-        columns = []
-        for depth in range(min(tokens.shape[-1], item_trie.max_depth)):
-            children = item_trie.children(nodes[..., depth], depth)
-            log_probs = child_log_probs(self, hidden[..., depth, :], item_trie, children, depth, "catalog")
-            chosen = children.mask & (children.tokens == tokens[..., depth, None])
-            picked = log_probs.masked_fill(~chosen, 0.0).sum(-1)
-            columns.append(picked.masked_fill(~chosen.any(-1), -torch.inf))
-        beyond = tokens.shape[-1] - len(columns)
-        log_probs = nn.functional.pad(torch.stack(columns, dim=-1), (0, beyond), value=-torch.inf)
-        return log_probs.masked_fill(~real, 0.0)
+        return score_answers(self, hidden, tokens, item_trie).masked_fill(~real, 0.0)
 
     def forward(
         self,
