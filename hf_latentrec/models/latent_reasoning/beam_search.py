@@ -1,7 +1,7 @@
 """Catalog-constrained beam search over the branches of an encoded prompt.
 
 Shapes: B prompts, K beams, C children of a trie node, T answer tokens, U tokens of one step's codebook, D hidden,
-V vocabulary, I items, S cache slots.
+V vocabulary, S cache slots.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .item_trie import Children, ItemTrie
+from .sub_catalog import SubCatalog
 from .thought_state import ThoughtState
 
 
@@ -69,7 +70,7 @@ def beam_search(
     trie: ItemTrie,
     num_beams: int,
     normalize: str = "catalog",
-    allowed_items: torch.Tensor | None = None,
+    sub_catalog: SubCatalog | None = None,
 ) -> Beams:
     """
     The `num_beams` most probable answers of the catalog, level by level through the trie.
@@ -83,13 +84,12 @@ def beam_search(
         trie (`ItemTrie`): the catalog; all its sequences have one length.
         num_beams (`int`): beams per prompt, K; at most the number of answers in the catalog is used.
         normalize (`str`): see [`child_log_probs`].
-        allowed_items (`torch.BoolTensor` [B, I], *optional*): what each prompt may be answered with, in catalog order.
-            An item keeps the score that it has in the whole catalog, so this is a filter of the full ranking.
+        sub_catalog (`SubCatalog`, *optional*): what each prompt may be answered with. An item keeps the score that it
+            has in the whole catalog, so this is a filter of the full ranking.
 
     Returns:
         `Beams`: best first.
     """
-    allowed = None if allowed_items is None else trie.allowed_prefix(allowed_items)
     num_beams = min(num_beams, trie.num_leaves)
     B, device = state.hidden_BKD.shape[0], state.hidden_BKD.device
     nodes_BK = torch.zeros(B, 1, dtype=torch.long, device=device)
@@ -102,8 +102,8 @@ def beam_search(
         children = trie.children(nodes_BK, depth)
         children = children._replace(mask=children.mask & scores_BK.isfinite()[..., None])  # beams that exist
         log_probs_BKC = child_log_probs(model, state.hidden_BKD, trie, children, depth, normalize)
-        if allowed is not None:
-            log_probs_BKC = log_probs_BKC.masked_fill(~trie.holds_allowed(children.nodes, allowed), -torch.inf)
+        if sub_catalog is not None:
+            log_probs_BKC = log_probs_BKC.masked_fill(~sub_catalog.holds(children.nodes), -torch.inf)
         candidates = (scores_BK[..., None] + log_probs_BKC).flatten(1)
         scores_BK, index_BK = candidates.topk(min(num_beams, candidates.shape[1]), dim=1)
         parent_BK = index_BK // children.tokens.shape[-1]
