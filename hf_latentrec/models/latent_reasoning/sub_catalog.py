@@ -96,7 +96,7 @@ class SubCatalog:
         Returns:
             `torch.BoolTensor` [M]
         """
-        rank = _item_ranks(self.trie)[rows.to(self.device)]
+        rank = _item_ranks(self.trie)[rows.to(self.device)].long()
         return self._holds_range(rank, rank + 1, prompts.to(self.device))
 
     def num_allowed(self) -> torch.Tensor:
@@ -138,8 +138,9 @@ _ITEM_RANKS: WeakKeyDictionary[ItemTrie, torch.Tensor] = WeakKeyDictionary()
 def _item_ranks(trie: ItemTrie) -> torch.Tensor:
     """Place of each catalog row among the sorted items, [I]."""
     if trie not in _ITEM_RANKS:
-        order = trie.item_order.long()
-        _ITEM_RANKS[trie] = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        order = trie.item_order
+        ranks = torch.arange(len(order), dtype=order.dtype, device=order.device)
+        _ITEM_RANKS[trie] = torch.empty_like(order).scatter_(0, order.long(), ranks)
     return _ITEM_RANKS[trie]
 
 
