@@ -78,7 +78,6 @@ def beam_search(
             K = nodes_BK.shape[1]
             slots_BK = torch.arange(used, used + K, device=device).expand(B, K)
             used += K
-            visible_BKS = visible_BKS.gather(1, parent_BK[..., None].expand(-1, -1, visible_BKS.shape[-1]))
             visible_BKS = visible_BKS.scatter(2, slots_BK[..., None], True)
             tokens_BK = trie.tokens_into(nodes_BK, depth)
             hidden_BKD = decoder.feed(tokens_BK, depth - 1, visible_BKS, slots_BK, used)
@@ -86,6 +85,7 @@ def beam_search(
         if sub_catalog is not None:
             log_probs_BKC = mask_children(log_probs_BKC, trie, nodes_BK, sub_catalog)
         scores_BK, parent_BK, nodes_BK = select_children(scores_BK, log_probs_BKC, trie, nodes_BK, num_beams)
+        visible_BKS = visible_BKS.gather(1, parent_BK[..., None].expand(-1, -1, visible_BKS.shape[-1]))
     return Beams(scores_BK, nodes_BK)
 
 

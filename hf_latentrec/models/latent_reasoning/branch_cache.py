@@ -1,4 +1,4 @@
-"""A key/value cache that is allocated once and whose slots are written by number: what branches grow in while decoding.
+"""A key/value cache that is allocated once and written slot by slot: what branches grow in while decoding.
 
 Shapes: B prompts, Q new tokens of a prompt (of all its branches), S slots, H key/value heads, d head size.
 """

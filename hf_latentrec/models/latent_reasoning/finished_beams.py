@@ -53,10 +53,12 @@ class FinishedBeams:
             length (`int`): tokens of the candidates.
         """
         K = self.scores_BK.shape[1]
-        taken_BJ = (ends_BJ & self.open_B1)[:, :K]
-        new_scores = (scores_BJ[:, :K] / length**self.length_penalty).masked_fill(~taken_BJ, -torch.inf)
-        self.scores_BK, index_BK = torch.cat([self.scores_BK, new_scores], 1).topk(K, dim=1)
+        taken_BK = (ends_BJ & self.open_B1)[:, :K]
+        new_scores_BK = (scores_BJ[:, :K] / length**self.length_penalty).masked_fill(~taken_BK, -torch.inf)
+        self.scores_BK, index_BK = torch.cat([self.scores_BK, new_scores_BK], 1).topk(K, dim=1)
         self.nodes_BK = torch.cat([self.nodes_BK, nodes_BJ[:, :K]], 1).gather(1, index_BK)
+        # A model that gives NaN ends nothing; without this it would look like a prompt without answers.
+        self.scores_BK = self.scores_BK.masked_fill(scores_BJ.isnan().any(1, keepdim=True), torch.nan)
 
     def can_improve(self, best_running_B1: torch.Tensor, length: int) -> bool:
         """

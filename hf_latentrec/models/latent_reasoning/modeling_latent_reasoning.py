@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from .argument_checks import check_answers
 from .answer_scores import score_answers
+from .argument_checks import check_answers
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie

@@ -45,6 +45,11 @@ class RunningBeams:
     num_read_BK: torch.Tensor
     visible_BKS: torch.Tensor
 
+    @property
+    def exists_BK(self) -> torch.Tensor:
+        """Which beams exist. A NaN is not taken for a missing beam."""
+        return self.scores_BK != -torch.inf
+
     def select(self, scores_BK: torch.Tensor, nodes_BK: torch.Tensor, parent_BK: torch.Tensor) -> RunningBeams:
         """Beams that go on from the beams `parent_BK`."""
         parent_BK1 = parent_BK[..., None]
@@ -126,7 +131,7 @@ def _read_up_to_choice(
 
     Without `skip_forced`, every node counts as a choice.
     """
-    exists_BK = running.scores_BK.isfinite()
+    exists_BK = running.exists_BK
     if skip_forced:
         target_BK = trie.forced_end(running.nodes_BK)
         exists_BK = exists_BK & ~trie.is_leaf(target_BK)  # the others have made their last choice
@@ -177,7 +182,7 @@ def _read(
 
 def _free_slots(decoder: BranchDecoder, running: RunningBeams, num_new: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Slots that no living beam sees, [B, num_new], and what the beams see, over a cache that has room for them."""
-    live_BS = (running.visible_BKS & running.scores_BK.isfinite()[..., None]).any(1)
+    live_BS = (running.visible_BKS & running.exists_BK[..., None]).any(1)
     num_missing = num_new - int((~live_BS).sum(1).min())
     visible_BKS = running.visible_BKS
     if num_missing > 0:

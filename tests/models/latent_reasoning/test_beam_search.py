@@ -35,7 +35,9 @@ def test_allowed_items_equal_plain_generate(make_model, make_plain, prompts, cat
     ours = model.generate(
         *prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize="vocabulary", allowed_items=allowed
     )
-    sequences, scores = plain_beam_search(make_plain(model), prompts, catalog_trie, 1, "vocabulary", allowed)
+    sequences, scores = plain_beam_search(
+        make_plain(model), prompts, catalog_trie, 1, "vocabulary", sub_catalog={"allowed_items": allowed}
+    )
     assert torch.equal(ours.sequences, sequences)
     torch.testing.assert_close(ours.sequences_scores, scores, atol=1e-4, rtol=0)
 
@@ -166,7 +168,8 @@ def test_bad_settings_are_named(make_model, prompts, catalog_trie):
         ({"num_thoughts": -1}, "num_thoughts is -1"),
         ({"allowed_items": torch.zeros(3, catalog_trie.num_items, dtype=torch.bool)}, "prompt\\(s\\) \\[0, 1, 2\\]"),
         ({"item_trie": ItemTrie.from_sequences([[1, 2], [3, 1000]])}, "token 1000"),
-        ({"item_trie": ItemTrie.from_sequences([[1, 2], [3]])}, "different lengths"),
+        ({"item_trie": ItemTrie.from_sequences([[1, 2], [3]]), "compile": True}, "different lengths"),
+        ({"early_stopping": "always"}, "early_stopping is 'always'"),
     ]:
         with pytest.raises(ValueError, match=message):
             model.generate(*prompts, **{"item_trie": catalog_trie, **settings})
