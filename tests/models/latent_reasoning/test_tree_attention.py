@@ -7,6 +7,7 @@ import torch
 
 from hf_latentrec.models.latent_reasoning.tree_attention import (
     build_attention_mask,
+    causal_visibility,
     extend_positions,
     extend_visibility,
 )
@@ -16,7 +17,7 @@ VISIBLE = torch.tensor([[[0, 1, 1, 1], [0, 1, 1, 0]]], dtype=torch.bool)  # one 
 
 
 def test_a_new_token_sees_its_branch_and_its_own_past():
-    seen = extend_visibility(VISIBLE, 2).int()
+    seen = extend_visibility(VISIBLE, causal_visibility(2)).int()
     assert seen.tolist() == [
         [
             [[0, 1, 1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 0, 0]],
@@ -26,11 +27,11 @@ def test_a_new_token_sees_its_branch_and_its_own_past():
 
 
 def test_positions_count_what_a_branch_sees():
-    assert extend_positions(VISIBLE, 2).tolist() == [[[3, 4], [2, 3]]]
+    assert extend_positions(VISIBLE, causal_visibility(2)).tolist() == [[[3, 4], [2, 3]]]
 
 
 def test_mask_has_the_form_that_the_implementation_reads():
-    seen = extend_visibility(VISIBLE, 1).flatten(1, 2)
+    seen = extend_visibility(VISIBLE, causal_visibility(1)).flatten(1, 2)
     assert torch.equal(build_attention_mask(seen, "sdpa", torch.float32), seen[:, None])
     added = build_attention_mask(seen, "eager", torch.bfloat16)
     assert added.dtype == torch.bfloat16 and torch.equal(added == 0, seen[:, None])
