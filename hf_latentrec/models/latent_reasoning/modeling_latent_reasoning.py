@@ -241,23 +241,22 @@ class LatentReasoningMixin(LatentGenerationMixin):
         K = 1 if branch_starts is None else G
         given_BGR = answers_BGT[..., :-1].clamp(min=0)
         num_thoughts = self.config.num_thoughts
+        if num_thoughts == 0 and K < G:
+            state = self.encode(input_ids, attention_mask)
+            return self.branch(state, answers_BGT), state
         if num_thoughts == 0:
             prompt_BLD, given_BGRD = self._embed(input_ids, given_BGR)
-            if K == G:
-                state, hidden_BGTD = self._encode(prompt_BLD, attention_mask, branch_starts, given_BGRD)
-                return hidden_BGTD, state
-            state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, given_BGRD[:, :1, :0])
-            _, rest_BGRD = self.extend(state.expand(G), given_BGRD)
-            return torch.cat([state.hidden_BKD[:, :, None].expand(-1, G, -1, -1), rest_BGRD], dim=2), state
+            state, hidden_BGTD = self._encode(prompt_BLD, attention_mask, branch_starts, given_BGRD)
+            return hidden_BGTD, state
         start_BK1, end_BK1 = (self._marker(which).expand(B, K, 1) for which in ("start", "end"))
         prompt_BLD, start_BK1D, riders_BKMD = self._embed(
-            input_ids, start_BK1, torch.cat([end_BK1, given_BGR.reshape(B, K, -1)], dim=2)
+            input_ids, start_BK1, torch.cat([end_BK1, given_BGR.reshape(B, K, G // K * (T - 1))], dim=2)
         )
         state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, start_BK1D)
         own_MM = causal_visibility(2, G // K, T - 1, device=input_ids.device)
         state, hidden_BKMD = self._think(state, num_thoughts, riders_BKMD, own_MM)
         first_BG1D = hidden_BKMD[:, :, 1:2].expand(-1, G, -1, -1)
-        return torch.cat([first_BG1D, hidden_BKMD[:, :, 2:].reshape(B, G, T - 1, -1)], dim=2), state
+        return torch.cat([first_BG1D, hidden_BKMD[:, :, 2:].reshape(B, G, T - 1, prompt_BLD.shape[-1])], dim=2), state
 
     def token_log_probs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, item_trie: ItemTrie | None = None

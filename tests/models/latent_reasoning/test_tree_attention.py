@@ -10,6 +10,7 @@ from hf_latentrec.models.latent_reasoning.tree_attention import (
     causal_visibility,
     extend_positions,
     extend_visibility,
+    prompt_visibility,
 )
 
 
@@ -24,6 +25,19 @@ def test_a_new_token_sees_its_branch_and_its_own_past():
             [[0, 1, 1, 0, 0, 0, 1, 0], [0, 1, 1, 0, 0, 0, 1, 1]],
         ]
     ]
+
+
+def test_forks_of_a_branch_do_not_see_each_other():
+    seen = causal_visibility(2, num_forks=2, fork_length=2)
+    expected = [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert seen.int().tolist() == [*expected, [1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 1, 1]]
+    assert extend_positions(VISIBLE, seen).tolist() == [[[3, 4, 5, 6, 5, 6], [2, 3, 4, 5, 4, 5]]]
+    assert causal_visibility(0).shape == (0, 0)
+
+
+def test_the_prompt_sees_itself_and_no_branch():
+    real = torch.tensor([[False, True, True]])
+    assert prompt_visibility(real, 2).int().tolist() == [[[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0]]]
 
 
 def test_positions_count_what_a_branch_sees():
