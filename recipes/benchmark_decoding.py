@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     print_table(
         [
-            {"key": r.key, "value": f"{r.ratio:.2f}", "goal": GOALS[r.key], "ours": r.ours, "against": r.against}
+            {"key": r.key, "value": f"{r.ratio:.3g}", "goal": GOALS[r.key], "ours": r.ours, "against": r.against}
             for r in results
         ]
     )

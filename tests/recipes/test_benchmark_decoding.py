@@ -31,12 +31,23 @@ def run(capsys, *arguments):
     return printed, json.loads(printed[-1])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def task():
-    """Two prompts over a made catalog of 60 items of three codes, and models that answer them."""
+    """Two prompts over a made catalog of 60 items of three codes."""
     codes = np.unique(np.random.default_rng(0).integers(0, 8, (70, 3)), axis=0) + [16, 24, 32]
     prompts = benchmark_data.pad_left([[5, 6, 7, 8], [9, 10]], VOCABULARY.pad, 5)
     return benchmark_ways.Task(*prompts, codes.tolist(), num_beams=4, pad=VOCABULARY.pad)
+
+
+@pytest.fixture
+def title_task():
+    """Two prompts over 40 made items of 2 to 8 tokens with a terminal; some are a variant of the one before."""
+    rng = np.random.default_rng(0)
+    titles = {(int(rng.integers(5)), *rng.integers(5, 9, rng.integers(1, 5)).tolist()) for _ in range(60)}
+    titles |= {(*title, 9, *rng.integers(5, 9, 2).tolist()) for title in sorted(titles)[::2]}
+    sequences = [[*title, VOCABULARY.terminal] for title in sorted(titles)]
+    prompts = benchmark_data.pad_left([[5, 6, 7, 8], [9, 10]], VOCABULARY.pad, 5)
+    return benchmark_ways.Task(*prompts, sequences, 4, VOCABULARY.pad, VOCABULARY.terminal)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +64,35 @@ def test_semantic_ids_and_memory(capsys):
                [("speedup_vs_generate ", ">= 45"), ("latent_overhead", "<= 1.12")])  # fmt: skip
     _, results = run(capsys, "--only=memory", "--prompt_length=40")
     assert 0 < results["memory_ratio"] < 1
+
+
+def test_titles(capsys):
+    printed, results = run(capsys, "--only=titles", "--prompt_titles=2")
+    assert list(results) == ["speedup_titles", "speedup_titles_exact"] and min(results.values()) > 0
+    assert any(line.startswith("made titles: 3,686 items") for line in printed)
+
+
+def test_bfloat16_prints_how_far_the_ways_agree(capsys):
+    arguments = ["--only=semantic_ids", "--prompt_length=40", "--dtype=bfloat16", "--preset=qwen3-0.6b"]
+    printed, _ = run(capsys, *arguments)
+    shares = [line for line in printed if "of the answers are the same" in line]
+    assert [line.split(":")[0] for line in shares] == ["speedup_vs_generate", "speedup_vs_generate_exact"]
+
+
+def test_real_titles(capsys, real_data_dir, qwen3_tokenizer_dir):
+    folder = real_data_dir("amazon_industrial_2018")
+    arguments = benchmark_decoding.parse_arguments(
+        ["--data_dir", str(folder), "--tokenizer", str(qwen3_tokenizer_dir)]
+    )
+    task = benchmark_decoding.title_task(arguments, benchmark_data.Vocabulary(arguments.vocab_size))
+    printed = capsys.readouterr().out
+    assert (
+        "amazon_industrial_2018: 3,686 items; of 28.5 tokens, 3.3 are a choice, and an item is known after 6.1"
+        in printed
+    )
+    assert len(task.input_ids) == 4 and all(sequence[-1] == task.terminal for sequence in task.sequences)
+    with pytest.raises(ValueError, match="pass --vocab_size"):
+        benchmark_decoding.title_task(arguments, VOCABULARY)
 
 
 def test_real_data_from_its_folder_or_the_one_above(capsys, real_data_dir):
@@ -110,9 +150,10 @@ def test_prompts_hold_the_newest_of_a_history():
         benchmark_data.title_prompts(catalog, VOCABULARY, batch_size=2, num_titles=3)
 
 
+@pytest.mark.parametrize("catalog", ["task", "title_task"])
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
-def test_both_ways_agree_and_a_difference_is_found(models, task, normalize):
-    model, plain = models
+def test_both_ways_agree_and_a_difference_is_found(models, catalog, normalize, request):
+    (model, plain), task = models, request.getfixturevalue(catalog)
     ours = benchmark_ways.our_answers(benchmark_ways.our_way(model, task, normalize)())
     output = benchmark_ways.ordinary_way(plain, task, normalize, with_scores=True)()
     ordinary = benchmark_ways.ordinary_answers(output, task)
