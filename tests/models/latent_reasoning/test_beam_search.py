@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from hf_latentrec.models.latent_reasoning import branch_decoder
+from hf_latentrec.models.latent_reasoning import answer_scores, branch_decoder
+from hf_latentrec.models.latent_reasoning.beam_search import beam_search
+from hf_latentrec.models.latent_reasoning.branch_cache import BranchCache
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
+from hf_latentrec.models.latent_reasoning.sub_catalog import SubCatalog
 
+from .conftest import SIZES, VOCAB_SIZE
 from .plain_search import plain_beam_search
 
 
@@ -140,6 +148,56 @@ def test_return_fewer_and_length_penalty(make_model, prompts, catalog_trie):
     forced = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, num_thoughts=2)
     assert forced.num_thoughts.tolist() == [2, 2, 2]
     assert not torch.equal(forced.sequences_scores, full.sequences_scores)
+
+
+class OperationLog(TorchDispatchMode):
+    """Names and output shapes of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        shapes = [tuple(tensor.shape) for tensor in tree_leaves(output) if isinstance(tensor, torch.Tensor)]
+        masks = [arg for arg in tree_leaves(args) if isinstance(arg, torch.Tensor) and arg.dtype == torch.bool]
+        name = func.overloadpacket.__name__
+        self.calls.append(("index by mask" if name == "index" and masks else name, shapes))
+        return output
+
+
+@pytest.fixture
+def log_of_search(make_model, prompts, catalog_trie):
+    """`log_of_search(normalize)`: the operations of a beam search, the prompt and the thoughts left out."""
+
+    def run(normalize):
+        model = make_model(num_thoughts=1)
+        cache = BranchCache(model.config.num_hidden_layers, 40)
+        state = model.think(model.encode(*prompts, open_thoughts=True, cache=cache))
+        sub_catalog = SubCatalog(catalog_trie, 3, seen_items=torch.tensor([[0, 1], [2, -1], [-1, -1]]))
+        with OperationLog() as log:
+            beams = beam_search(model, state, catalog_trie, NUM_BEAMS, normalize, sub_catalog)
+        assert beams.scores_BK.isfinite().all()
+        return log.calls
+
+    return run
+
+
+@pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
+@torch.no_grad()
+def test_no_step_waits_for_the_device(log_of_search, normalize):
+    waits = {"_local_scalar_dense", "nonzero", "masked_select", "index by mask", "equal", "is_nonzero"}
+    assert not waits & {name for name, _ in log_of_search(normalize)}
+
+
+@pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
+@torch.no_grad()
+def test_logits_of_all_beams_never_exist(log_of_search, normalize, monkeypatch):
+    """Neither [B, K, V] nor anything as large."""
+    monkeypatch.setattr(answer_scores, "LOGITS_AT_ONCE", 3 * NUM_BEAMS * VOCAB_SIZE // 4)
+    shapes = [shape for _, shapes in log_of_search(normalize) for shape in shapes if shape[-1:] == (VOCAB_SIZE,)]
+    views_of_the_weights = {(SIZES["hidden_size"], VOCAB_SIZE)}
+    assert all(math.prod(shape[:-1]) < 3 * NUM_BEAMS for shape in set(shapes) - views_of_the_weights)
 
 
 @torch.no_grad()
