@@ -222,6 +222,17 @@ def test_walk_follows_and_leaves(fixed_length):
     assert trie.walk(padded.view(5, -1, width)).equal(nodes.view(5, -1, width + 1))
 
 
+@pytest.mark.parametrize("fixed_length", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_walk_equals_steps_through_the_dict(seed, fixed_length):
+    sequences = random_catalog(seed, fixed_length)
+    trie = ItemTrie.from_sequences(sequences)
+    known = {tuple(prefix): node for node, prefix in enumerate(unpadded(trie.sequences(torch.arange(trie.num_nodes))))}
+    tokens = torch.randint(-1, 7, (400, trie.max_depth + 1))
+    expected = [[known.get(tuple(row[:end]), -1) for end in range(len(row) + 1)] for row in tokens.tolist()]
+    assert trie.walk(tokens).tolist() == expected
+
+
 def test_walk_rejects_tokens_that_alias_another_nodes_key():
     trie = ItemTrie.from_sequences([[1, 3], [2, 3]])
     base = 4  # largest token + 1: (node 0, token base + 3) has the key of (node 1, token 3)
