@@ -91,10 +91,16 @@ class StageArguments:
 
     stage1_num_train_epochs: float = field(default=12.0, metadata={"help": "Epochs of stage 1."})
     stage1_learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of stage 1."})
-    stage1_batch_size: int = field(default=64, metadata={"help": "Histories per process and step in stage 1."})
+    stage1_batch_size: int = field(default=64, metadata={"help": "Rows per process and step of stage 1."})
     stage2_num_train_epochs: float = field(default=8.0, metadata={"help": "Epochs of stage 2."})
     stage2_learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of stage 2."})
-    stage2_batch_size: int = field(default=64, metadata={"help": "Histories per process and step in stage 2."})
+    stage2_batch_size: int = field(default=64, metadata={"help": "Rows per process and step of stage 2."})
+    pack_histories: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Stages 1 and 2 learn all targets of a history in one row; default: where the template allows it."
+        },
+    )
     stages: list[str] = field(
         default_factory=lambda: ["stage1", "stage2", "grpo", "stage2_control", "grpo_control"],
         metadata={
@@ -240,25 +246,21 @@ def stage_config(stage: Stage, args: LasarConfig, stages: StageArguments):
         "max_steps": -1,
         "normalize": "vocabulary",
         "train_sampling_strategy": "group_by_length",
+        "pack_histories": stages.pack_histories,
     }
     return LatentSFTConfig(**{f.name: shared[f.name] for f in fields(LatentSFTConfig) if f.init})
 
 
 def train_stage(stage: Stage, model, processor, splits: DatasetDict, config, resume: bool) -> None:
     """Trains one stage and saves model and processor in its folder."""
-    from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
+    from hf_latentrec.data import NextItemCollator
     from hf_latentrec.trainer import LASARGRPOTrainer, LatentSFTTrainer, last_complete_checkpoint
 
+    data = {"train_dataset": splits["train"], "processing_class": processor}
     if stage.name.startswith("grpo"):
-        trainer_class, dataset, collator = LASARGRPOTrainer, splits["train"], NextItemCollator(processor)
-    elif processor.packable:
-        dataset = pack_examples(splits["train"])
-        dataset = dataset.add_column("length", [len(items) for items in dataset["items"]])
-        trainer_class, collator = LatentSFTTrainer, PackedHistoryCollator(processor)
+        trainer = LASARGRPOTrainer(model, config, data_collator=NextItemCollator(processor), **data)
     else:
-        dataset = splits["train"].add_column("length", [len(history) for history in splits["train"]["history"]])
-        trainer_class, collator = LatentSFTTrainer, NextItemCollator(processor)
-    trainer = trainer_class(model, config, train_dataset=dataset, data_collator=collator, processing_class=processor)
+        trainer = LatentSFTTrainer(model, config, **data)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(config.output_dir) if resume else None)
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()

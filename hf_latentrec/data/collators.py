@@ -57,13 +57,16 @@ class PackedHistoryCollator:
 
     ```text
     items      A   B   C   D          targets 1, 2, 3
-    input_ids  a a b b c c d d
+    input_ids  a a b b c c (d d)
     branch         ^   ^   ^          labels  b b | c c | d d
     ```
 
     Args:
         processor (`LatentRecProcessor`): its template must end with the history, so that the tokens before a target
             are the prompt of the shorter history.
+        keep_answers (`bool`, *optional*, defaults to `True`): leave the last target in the prompt where the prompt's
+            own states then score all answers (`labels_follow_prompt`). A model that thinks before it answers does not
+            need it there.
 
     Returns (when called with a list of examples):
         `dict`: `input_ids`, `attention_mask` [B, L], `branch_starts` [B, G], `labels` [B, G, T],
@@ -73,14 +76,15 @@ class PackedHistoryCollator:
         ValueError: for a template with text after the history.
     """
 
-    def __init__(self, processor: LatentRecProcessor):
+    def __init__(self, processor: LatentRecProcessor, keep_answers: bool = True):
         if not processor.packable:
             raise ValueError(
                 f"the prompt template {processor.prompt_template!r} has text after '{{history}}', so a history's "
-                "prefix is not the prompt of the shorter history; train with one example per row, or use the compact "
-                "template"
+                "prefix is not the prompt of the shorter history; train with one example per row "
+                "(pack_histories=False), or use the compact template"
             )
         self.processor = processor
+        self.labels_follow_prompt = keep_answers and processor.answers_follow_history
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         prompts, starts, answers = [], [], []
@@ -88,8 +92,8 @@ class PackedHistoryCollator:
             rows = self.processor.catalog.rows(example["items"])
             ids, item_ends = self.processor.encode_history(rows)
             targets = np.asarray(example["targets"])
-            prompts.append(ids)
             starts.append(item_ends[targets - 1])
+            prompts.append(ids if self.labels_follow_prompt else ids[: starts[-1].max()])
             answers.append(self.processor.answer_ids(rows[targets]))
         num_targets = max(len(row) for row in starts)
         nothing = np.empty(0, dtype=np.int64)
@@ -101,7 +105,7 @@ class PackedHistoryCollator:
             "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
             "branch_starts": _pad(starts, 0),
             "labels": _pad(flat_answers, IGNORE_INDEX).view(len(examples), num_targets, -1),
-            "labels_follow_prompt": self.processor.answers_follow_history,
+            "labels_follow_prompt": self.labels_follow_prompt,
             "user_ids": [example["user_id"] for example in examples],
         }
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 from .schema import to_dataset, to_polars
 
 
-def pack_examples(train: Dataset) -> Dataset:
+def pack_examples(train: Dataset, max_history: int | None = None) -> Dataset:
     """
     Put consecutive examples that continue each other into one row.
 
@@ -27,6 +27,8 @@ def pack_examples(train: Dataset) -> Dataset:
     Args:
         train (`datasets.Dataset`):
             Examples with `user_id`, `history` (list[str], not empty) and `target`, as the splits give them.
+        max_history (`int`, *optional*):
+            Histories are cut to their newest `max_history` items first, as the processor cuts prompts.
 
     Returns:
         `datasets.Dataset`: Rows `user_id` (str), `items` (list[str]: the longest history and its target) and
@@ -48,6 +50,8 @@ def pack_examples(train: Dataset) -> Dataset:
     ```
     """
     examples = to_polars(train).select("user_id", "history", "target").rechunk()
+    if max_history is not None:
+        examples = examples.with_columns(pl.col("history").list.tail(max_history))
     length = examples["history"].list.len().fill_null(0).to_numpy().astype(np.int64)
     if not length.all():
         row = int(np.argmin(length))

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ..data.collators import NextItemCollator, PackedHistoryCollator
+from ..data.packing import pack_examples
+from ..data.schema import to_polars
+from ..models.latent_reasoning.processing_latentrec import LatentRecProcessor
 from .rec_trainer import RecTrainer
 from .sft_config import LatentSFTConfig
+
+
+EXAMPLE_COLUMNS = {"user_id", "history", "target"}
+PACKED_COLUMNS = {"items", "targets"}
 
 
 class LatentSFTTrainer(RecTrainer):
@@ -12,20 +25,103 @@ class LatentSFTTrainer(RecTrainer):
     in the model's `num_thoughts`.
 
     The loss is the mean over the answer tokens of the global batch. With labels [B, G, T], each of the G answers of a
-    packed history counts. See [`RecTrainer`] for the arguments.
+    packed history counts.
+
+    Args:
+        model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
+        args (`LatentSFTConfig`): settings; `pack_histories` decides what a row of a batch is.
+        train_dataset, eval_dataset (`datasets.Dataset`, *optional*): examples `user_id, history, target`. They are
+            packed and collated here, unless a `data_collator` is given, which then takes the data as they are.
+        processing_class (`LatentRecProcessor`, *optional*): tokenizes histories and targets.
+        kwargs: as for [`RecTrainer`].
+
+    Raises:
+        ValueError: where histories cannot be packed as asked.
 
     Example:
         >>> trainer = LatentSFTTrainer(
         ...     model,
         ...     LatentSFTConfig("out", learning_rate=5e-4),
-        ...     data_collator=collator,
-        ...     train_dataset=dataset,
+        ...     train_dataset=splits["train"],
         ...     processing_class=processor,
         ... )  # doctest: +SKIP
         >>> trainer.train()  # doctest: +SKIP
     """
 
     config_class = LatentSFTConfig
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: LatentSFTConfig,
+        *,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs,
+    ):
+        wants_packing = isinstance(args, LatentSFTConfig) and args.pack_histories  # the base refuses other settings
+        obstacle = _why_not_collated_here(data_collator, processing_class, train_dataset, eval_dataset)
+        if wants_packing and obstacle:
+            raise ValueError(f"{type(self).__name__}: pack_histories is True, but {obstacle}")
+        if not obstacle:
+            if args.pack_histories is not False and (processing_class.packable or wants_packing):
+                data_collator = PackedHistoryCollator(processing_class, keep_answers=model.config.num_thoughts == 0)
+                train_dataset, eval_dataset = (
+                    _map_datasets(dataset, lambda examples: pack_examples(examples, processing_class.max_history))
+                    for dataset in (train_dataset, eval_dataset)
+                )
+            else:
+                data_collator = NextItemCollator(processing_class)
+        super().__init__(
+            model,
+            args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+
+    def _lengths(self, dataset: Any) -> Sequence[int] | None:
+        columns = set(_column_names(dataset))
+        if self.args.train_sampling_strategy == "group_by_length" and self.args.length_column_name not in columns:
+            if columns >= PACKED_COLUMNS:
+                # Equal prompts first, then equal numbers of branches: both are padded.
+                counts = to_polars(dataset.select_columns(sorted(PACKED_COLUMNS)))
+                items, targets = counts["items"].list.len(), counts["targets"].list.len()
+                return (items.cast(int) * (int(targets.max()) + 1) + targets).to_list()
+            if columns >= EXAMPLE_COLUMNS:
+                return to_polars(dataset.select_columns(["history"]))["history"].list.len().to_list()
+        return super()._lengths(dataset)
+
+
+def _why_not_collated_here(
+    data_collator: Any, processing_class: Any, train_dataset: Any, eval_dataset: Any
+) -> str | None:
+    """What keeps the trainer from collating examples itself; None where nothing does."""
+    if data_collator is not None:
+        return "a data_collator is given, which takes the data as they are; leave it out, or pass pack_histories=None"
+    if not isinstance(processing_class, LatentRecProcessor):
+        return f"processing_class is {type(processing_class).__name__}; pass the LatentRecProcessor of the catalog"
+    for name, data in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+        for dataset in data.values() if isinstance(data, dict) else [data]:
+            if dataset is not None and not set(_column_names(dataset)) >= EXAMPLE_COLUMNS:
+                columns = ", ".join(_column_names(dataset)) or "none"
+                return f"{name} has not the columns user_id, history, target, as the splits give them, but {columns}"
+    return None
+
+
+def _column_names(dataset: Any) -> Sequence[str]:
+    return getattr(dataset, "column_names", None) or ()
+
+
+def _map_datasets(data: Any, change) -> Any:
+    """A data set, a dictionary of them, or None, changed."""
+    if isinstance(data, dict):
+        return {name: change(dataset) for name, dataset in data.items()}
+    return None if data is None else change(data)
 
 
 __all__ = ["LatentSFTTrainer"]

@@ -243,6 +243,20 @@ class ItemTrie(TriePaths):
         """
         return self.codebook[self._codebook_ptr[depth] : self._codebook_ptr[depth + 1]]
 
+    def tokens_into(self, nodes: torch.Tensor, depth: int) -> torch.Tensor:
+        """
+        The token that leads into each node from its parent.
+
+        Args:
+            nodes (`torch.LongTensor` of shape `[...]`): Nodes of depth `depth`; -1 gives any token of that depth.
+            depth (`int`): Depth of all the nodes, at least 1.
+
+        Returns:
+            `torch.LongTensor` of shape `[...]`.
+        """
+        column = self._column[(nodes - 1).clamp(min=0)].long().clamp(max=self.codebook_size(depth - 1) - 1)
+        return self.tokens_at(depth - 1)[column]
+
     def allowed_prefix(self, allowed_items: torch.Tensor) -> torch.Tensor:
         """
         Prefix sums that restrict the trie to a sub-catalog: of the sorted items `a:b`, `p[b] - p[a]` are allowed.

@@ -10,17 +10,23 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from transformers import DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import Cache, DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from .answer_scores import score_answers
 from .argument_checks import check_answers
-from .beam_search import child_log_probs
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecOutput
 from .reasoners import build_reasoner
 from .thought_state import ThoughtState
-from .tree_attention import build_attention_mask, extend_positions, extend_visibility
+from .tree_attention import (
+    build_attention_mask,
+    causal_visibility,
+    extend_positions,
+    extend_visibility,
+    prompt_visibility,
+)
 
 
 IGNORE_INDEX = -100
@@ -57,65 +63,99 @@ class LatentReasoningMixin(LatentGenerationMixin):
         attention_mask: torch.Tensor | None = None,
         branch_starts: torch.Tensor | None = None,
         open_thoughts: bool = False,
+        cache: Cache | None = None,
     ) -> ThoughtState:
         """
-        Runs the prompt through the backbone, once.
+        Runs the prompt through the backbone, once. A backbone that is frozen keeps no graph of it.
 
         Args:
             input_ids (`torch.LongTensor` [B, L]): prompts, padded on either side.
             attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
             branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which
                 each branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
-            open_thoughts (`bool`, *optional*, defaults to `False`): read the marker that opens the thoughts in the
-                same pass. Only for the one branch after the whole prompt.
+            open_thoughts (`bool`, *optional*, defaults to `False`): let every branch read the marker that opens the
+                thoughts, in the same pass.
+            cache (`Cache`, *optional*): empty cache to fill; a new `DynamicCache` by default.
 
         Returns:
             `ThoughtState`: with one branch, or G.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if open_thoughts:
-            start_B1 = self._marker("start").expand(len(input_ids), 1)
-            input_ids = torch.cat([input_ids, start_B1], dim=1)
-            attention_mask = torch.cat([attention_mask, torch.ones_like(start_B1)], dim=1)
-        real_BL = attention_mask.bool()
-        output = self.model(
-            inputs_embeds=self.token_embeddings(input_ids),
-            attention_mask=attention_mask,
-            position_ids=(real_BL.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=DynamicCache(config=self.config),
-            use_cache=True,
-        )
-        hidden_BLD = output.last_hidden_state
-        slot_L = torch.arange(real_BL.shape[1], device=real_BL.device)
-        if branch_starts is None:
-            visible_BKS = real_BL[:, None]
-        else:
-            visible_BKS = real_BL[:, None] & (slot_L < branch_starts[..., None])
-        newest_BK = (visible_BKS * slot_L).amax(-1)
-        hidden_BKD = hidden_BLD.gather(1, newest_BK[..., None].expand(-1, -1, hidden_BLD.shape[-1]))
-        no_thoughts = hidden_BKD.new_empty(*hidden_BKD.shape[:2], 0, hidden_BKD.shape[-1])
-        return ThoughtState(output.past_key_values, visible_BKS, hidden_BKD, hidden_BLD, no_thoughts, open_thoughts)
+        B, K = (len(input_ids), 1) if branch_starts is None else branch_starts.shape
+        riders_BKM = self._marker("start").expand(B, K, 1) if open_thoughts else input_ids.new_empty(B, K, 0)
+        prompt_BLD, riders_BKMD = self._embed(input_ids, riders_BKM)
+        state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, riders_BKMD, cache)
+        return replace(state, opened=open_thoughts)
 
-    def extend(self, state: ThoughtState, embeds_BKMD: torch.Tensor) -> tuple[ThoughtState, torch.Tensor]:
+    def _encode(
+        self,
+        prompt_BLD: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        branch_starts: torch.Tensor | None,
+        riders_BKMD: torch.Tensor,
+        cache: Cache | None = None,
+    ) -> tuple[ThoughtState, torch.Tensor]:
+        """The prompt and in the same pass the first M tokens of every branch; states [B, K, 1 + M, D] from the newest
+        token of the prompt on."""
+        B, L, D = prompt_BLD.shape
+        K, M = riders_BKMD.shape[1:3]
+        real_BL = prompt_BLD.new_ones(B, L, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        slot_L = torch.arange(L, device=real_BL.device)
+        visible_BKL = real_BL[:, None]
+        if branch_starts is not None:
+            visible_BKL = visible_BKL & (slot_L < branch_starts[..., None])
+        positions = (real_BL.cumsum(-1) - 1).clamp(min=0)
+        own_MM = causal_visibility(M, device=real_BL.device)
+        visible_BKMS = extend_visibility(visible_BKL, own_MM)
+        if branch_starts is None or M == 0:
+            mask = nn.functional.pad(real_BL, (0, K * M), value=True)  # causal: one branch, or the prompt alone
+        else:
+            visible_BQS = torch.cat([prompt_visibility(real_BL, K * M), visible_BKMS.flatten(1, 2)], dim=1)
+            mask = build_attention_mask(visible_BQS, self.config._attn_implementation, prompt_BLD.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_backbone()):
+            output = self.model(
+                inputs_embeds=torch.cat([prompt_BLD, riders_BKMD.flatten(1, 2)], dim=1),
+                attention_mask=mask,
+                position_ids=torch.cat([positions, extend_positions(visible_BKL, own_MM).flatten(1)], dim=1),
+                past_key_values=DynamicCache(config=self.config) if cache is None else cache,
+                use_cache=True,
+            )
+        prompt_hidden_BLD, riders_hidden = output.last_hidden_state.split([L, K * M], dim=1)
+        newest_BK = (visible_BKL * slot_L).amax(-1)
+        before_BKD = prompt_hidden_BLD.gather(1, newest_BK[..., None].expand(-1, -1, D))
+        hidden_BKMD = torch.cat([before_BKD[:, :, None], riders_hidden.view(B, K, M, D)], dim=2)
+        state = ThoughtState(
+            output.past_key_values,
+            visible_BKMS[:, :, -1] if M else visible_BKL,
+            hidden_BKMD[:, :, -1],
+            prompt_hidden_BLD,
+            thoughts_BKND=hidden_BKMD.new_empty(B, K, 0, D),
+        )
+        return state, hidden_BKMD
+
+    def extend(
+        self, state: ThoughtState, embeds_BKMD: torch.Tensor, own_MM: torch.Tensor | None = None
+    ) -> tuple[ThoughtState, torch.Tensor]:
         """
         Appends M tokens to every branch: one pass over the new tokens, never over the prompt.
 
         Args:
             state (`ThoughtState`): with K branches. Its cache grows in place.
             embeds_BKMD (`torch.Tensor`): input embeddings.
+            own_MM (`torch.BoolTensor`, *optional*): what the new tokens of a branch see of each other; by default each
+                sees those before it. The branch goes on from the last token.
 
         Returns:
             `tuple`: the grown state and the new hidden states [B, K, M, D].
         """
         B, K, M, D = embeds_BKMD.shape
-        visible_BKMS = extend_visibility(state.visible_BKS, M)
+        own_MM = causal_visibility(M, device=embeds_BKMD.device) if own_MM is None else own_MM
+        visible_BKMS = extend_visibility(state.visible_BKS, own_MM)
         output = self.model(
             inputs_embeds=embeds_BKMD.reshape(B, K * M, D),
             attention_mask=build_attention_mask(
                 visible_BKMS.flatten(1, 2), self.config._attn_implementation, embeds_BKMD.dtype
             ),
-            position_ids=extend_positions(state.visible_BKS, M).flatten(1),
+            position_ids=extend_positions(state.visible_BKS, own_MM).flatten(1),
             past_key_values=state.past_key_values,
             use_cache=True,
         )
@@ -135,18 +175,30 @@ class LatentReasoningMixin(LatentGenerationMixin):
             `ThoughtState`: ready to answer; `thoughts_BKND` holds `h_1 .. h_N`.
         """
         num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
+        if num_thoughts == 0:
+            return state
         B, K, _ = state.visible_BKS.shape
-        if num_thoughts and not state.opened:
+        if not state.opened:
             state, _ = self.extend(state, self.token_embeddings(self._marker("start").expand(B, K, 1)))
+        return self._think(state, num_thoughts, self.token_embeddings(self._marker("end").expand(B, K, 1)))[0]
+
+    def _think(
+        self,
+        state: ThoughtState,
+        num_thoughts: int,
+        riders_BKMD: torch.Tensor,
+        own_MM: torch.Tensor | None = None,
+    ) -> tuple[ThoughtState, torch.Tensor]:
+        """Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass."""
         thoughts = []
         for step in range(num_thoughts):
             embeds_BKMD = self.reasoner(state.hidden_BKD)[:, :, None]
-            if step == num_thoughts - 1:
-                end_BK1D = self.token_embeddings(self._marker("end").expand(B, K, 1))
-                embeds_BKMD = torch.cat([embeds_BKMD, end_BK1D], dim=2)
-            state, hidden_BKMD = self.extend(state, embeds_BKMD)
+            if step < num_thoughts - 1:
+                state, hidden_BKMD = self.extend(state, embeds_BKMD)
+            else:
+                state, hidden_BKMD = self.extend(state, torch.cat([embeds_BKMD, riders_BKMD], dim=2), own_MM)
             thoughts.append(hidden_BKMD[:, :, 0])
-        return replace(state, thoughts_BKND=torch.stack(thoughts, dim=2)) if thoughts else state
+        return replace(state, thoughts_BKND=torch.stack(thoughts, dim=2)), hidden_BKMD
 
     def branch(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
         """
@@ -167,6 +219,45 @@ class LatentReasoningMixin(LatentGenerationMixin):
         _, rest = self.extend(state, self.token_embeddings(answers_BGT[..., :-1].clamp(min=0)))
         return torch.cat([first_BG1D, rest], dim=2)
 
+    def answer(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        branch_starts: torch.Tensor | None,
+        answers_BGT: torch.Tensor,
+    ) -> tuple[torch.Tensor, ThoughtState]:
+        """
+        [`encode`], [`think`] and [`branch`] of answers that are known beforehand, in fewer passes: the marker that
+        opens the thoughts rides with the prompt, the answers ride with the last thought.
+
+        Args:
+            input_ids, attention_mask, branch_starts: as in [`encode`].
+            answers_BGT (`torch.LongTensor`): answer tokens; -100 is padding.
+
+        Returns:
+            `tuple`: the hidden states [B, G, T, D] that predict each answer token, and the state after the thoughts.
+        """
+        B, G, T = answers_BGT.shape
+        K = 1 if branch_starts is None else G
+        given_BGR = answers_BGT[..., :-1].clamp(min=0)
+        num_thoughts = self.config.num_thoughts
+        if num_thoughts == 0 and K < G:
+            state = self.encode(input_ids, attention_mask)
+            return self.branch(state, answers_BGT), state
+        if num_thoughts == 0:
+            prompt_BLD, given_BGRD = self._embed(input_ids, given_BGR)
+            state, hidden_BGTD = self._encode(prompt_BLD, attention_mask, branch_starts, given_BGRD)
+            return hidden_BGTD, state
+        start_BK1, end_BK1 = (self._marker(which).expand(B, K, 1) for which in ("start", "end"))
+        prompt_BLD, start_BK1D, riders_BKMD = self._embed(
+            input_ids, start_BK1, torch.cat([end_BK1, given_BGR.reshape(B, K, G // K * (T - 1))], dim=2)
+        )
+        state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, start_BK1D)
+        own_MM = causal_visibility(2, G // K, T - 1, device=input_ids.device)
+        state, hidden_BKMD = self._think(state, num_thoughts, riders_BKMD, own_MM)
+        first_BG1D = hidden_BKMD[:, :, 1:2].expand(-1, G, -1, -1)
+        return torch.cat([first_BG1D, hidden_BKMD[:, :, 2:].reshape(B, G, T - 1, prompt_BLD.shape[-1])], dim=2), state
+
     def token_log_probs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, item_trie: ItemTrie | None = None
     ) -> torch.Tensor:
@@ -185,17 +276,7 @@ class LatentReasoningMixin(LatentGenerationMixin):
         if item_trie is None:
             picked = _pick_log_probs(self.lm_head(hidden[real]), tokens[real])
             return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, picked)
-        nodes = item_trie.walk(tokens)
-        columns = []
-        for depth in range(min(tokens.shape[-1], item_trie.max_depth)):
-            children = item_trie.children(nodes[..., depth], depth)
-            log_probs = child_log_probs(self, hidden[..., depth, :], item_trie, children, depth, "catalog")
-            chosen = children.mask & (children.tokens == tokens[..., depth, None])
-            picked = log_probs.masked_fill(~chosen, 0.0).sum(-1)
-            columns.append(picked.masked_fill(~chosen.any(-1), -torch.inf))
-        beyond = tokens.shape[-1] - len(columns)
-        log_probs = nn.functional.pad(torch.stack(columns, dim=-1), (0, beyond), value=-torch.inf)
-        return log_probs.masked_fill(~real, 0.0)
+        return score_answers(self, hidden, tokens, item_trie).masked_fill(~real, 0.0)
 
     def forward(
         self,
@@ -248,9 +329,14 @@ class LatentReasoningMixin(LatentGenerationMixin):
         """
         check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
         num_thoughts = self.config.num_thoughts
-        open_thoughts = num_thoughts > 0 and branch_starts is None
-        state = self.encode(input_ids, attention_mask, branch_starts, open_thoughts)
-        state = self.think(state)
+        labels_BGT = labels[:, None] if labels is not None and labels.dim() == 2 else labels
+        if labels is None:
+            state = self.think(self.encode(input_ids, attention_mask, branch_starts, open_thoughts=num_thoughts > 0))
+        elif labels_follow_prompt and num_thoughts == 0:
+            state = self.encode(input_ids, attention_mask, branch_starts)
+            hidden_BGTD = _states_in_prompt(state.prompt_hidden_BLD, branch_starts, labels_BGT.shape[-1])
+        else:
+            hidden_BGTD, state = self.answer(input_ids, attention_mask, branch_starts, labels_BGT)
         output = LatentRecOutput(
             thoughts=state.thoughts_BKND if branch_starts is not None else state.thoughts_BKND[:, 0],
             num_thoughts=torch.full((len(input_ids),), num_thoughts, device=input_ids.device),
@@ -258,11 +344,6 @@ class LatentReasoningMixin(LatentGenerationMixin):
         if labels is None:
             return output
 
-        labels_BGT = labels if labels.dim() == 3 else labels[:, None]
-        if labels_follow_prompt and num_thoughts == 0:
-            hidden_BGTD = _states_in_prompt(state.prompt_hidden_BLD, branch_starts, labels_BGT.shape[-1])
-        else:
-            hidden_BGTD = self.branch(state, labels_BGT)
         if labels.dim() == 3:
             output.logps = self.token_log_probs(hidden_BGTD, labels, item_trie)
         elif item_trie is not None:
@@ -274,6 +355,16 @@ class LatentReasoningMixin(LatentGenerationMixin):
         num_items = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = -output.logps.sum() / num_items
         return output
+
+    def _embed(self, *token_ids: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings of several tensors of tokens in one lookup: each lookup has a gradient of the whole table."""
+        flat = self.token_embeddings(torch.cat([ids.flatten() for ids in token_ids]))
+        parts = flat.split([ids.numel() for ids in token_ids])
+        return [part.view(*ids.shape, flat.shape[-1]) for part, ids in zip(parts, token_ids, strict=True)]
+
+    def _trains_backbone(self) -> bool:
+        """Whether anything that a prompt runs through is trained."""
+        return any(parameter.requires_grad for parameter in self.model.parameters())
 
     def _marker(self, which: str) -> torch.Tensor:
         """Token id of the marker that opens (`start`) or closes (`end`) the thoughts."""

@@ -19,35 +19,78 @@ from __future__ import annotations
 import torch
 
 
-def extend_visibility(visible_BKS: torch.Tensor, num_new: int) -> torch.Tensor:
+def causal_visibility(
+    num_tokens: int, num_forks: int = 0, fork_length: int = 0, device: torch.device | None = None
+) -> torch.Tensor:
     """
-    What each new token sees when every branch grows by `num_new` tokens, laid out branch by branch.
+    What the new tokens of one branch see of each other: those before them; where the branch forks at its end, not
+    those of the other forks.
+
+    Args:
+        num_tokens (`int`): tokens that all forks continue.
+        num_forks (`int`, *optional*, defaults to 0): forks.
+        fork_length (`int`, *optional*, defaults to 0): tokens of each fork.
+        device (`torch.device`, *optional*): of the result.
+
+    Returns:
+        `torch.BoolTensor` [M, M] with `M = num_tokens + num_forks * fork_length`.
+
+    Example:
+        >>> causal_visibility(2, num_forks=2, fork_length=1).int().tolist()
+        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    """
+    fork = torch.arange(num_forks, device=device).repeat_interleave(fork_length)
+    fork = torch.nn.functional.pad(fork, (num_tokens, 0), value=-1)
+    causal = torch.ones(len(fork), len(fork), dtype=torch.bool, device=device).tril()
+    return causal & ((fork == -1) | (fork[:, None] == fork))
+
+
+def prompt_visibility(real_BL: torch.Tensor, num_new: int) -> torch.Tensor:
+    """
+    What each token of the prompt sees where `num_new` tokens of branches follow it in the same pass.
+
+    Args:
+        real_BL (`torch.BoolTensor`): False for padding, which sees nothing but itself.
+        num_new (`int`): tokens of all branches.
+
+    Returns:
+        `torch.BoolTensor` [B, L, L + num_new].
+    """
+    L = real_BL.shape[1]
+    causal_LL = torch.ones(L, L, dtype=torch.bool, device=real_BL.device).tril()
+    itself_LL = torch.eye(L, dtype=torch.bool, device=real_BL.device)
+    return torch.nn.functional.pad(causal_LL & real_BL[:, None] | itself_LL, (0, num_new))
+
+
+def extend_visibility(visible_BKS: torch.Tensor, own_MM: torch.Tensor) -> torch.Tensor:
+    """
+    What each new token sees when every branch grows by M tokens, laid out branch by branch.
 
     Args:
         visible_BKS (`torch.BoolTensor` [B, K, S]): what each branch sees.
-        num_new (`int`): new tokens per branch, M.
+        own_MM (`torch.BoolTensor`): what the new tokens of a branch see of each other, see [`causal_visibility`].
 
     Returns:
-        `torch.BoolTensor` [B, K, M, S + K * M]: a token sees its branch's slots, the earlier new tokens of its own
-        branch and itself. The last token's row is what the branch sees afterwards.
+        `torch.BoolTensor` [B, K, M, S + K * M]: a token sees its branch's slots and what `own_MM` says. The last
+        token's row is what the branch sees afterwards.
     """
-    B, K, S = visible_BKS.shape
-    device = visible_BKS.device
-    same_branch_KK = torch.eye(K, dtype=torch.bool, device=device)
-    causal_MM = torch.ones(num_new, num_new, dtype=torch.bool, device=device).tril()
-    own_KMKM = same_branch_KK[:, None, :, None] & causal_MM[None, :, None, :]
-    own = own_KMKM.reshape(1, K, num_new, K * num_new).expand(B, -1, -1, -1)
-    return torch.cat([visible_BKS[:, :, None].expand(-1, -1, num_new, -1), own], dim=-1)
+    B, K, _ = visible_BKS.shape
+    M = len(own_MM)
+    same_branch_KK = torch.eye(K, dtype=torch.bool, device=visible_BKS.device)
+    own_KMKM = same_branch_KK[:, None, :, None] & own_MM[None, :, None, :]
+    own = own_KMKM.reshape(1, K, M, K * M).expand(B, -1, -1, -1)
+    return torch.cat([visible_BKS[:, :, None].expand(-1, -1, M, -1), own], dim=-1)
 
 
-def extend_positions(visible_BKS: torch.Tensor, num_new: int) -> torch.Tensor:
+def extend_positions(visible_BKS: torch.Tensor, own_MM: torch.Tensor) -> torch.Tensor:
     """
-    Position ids of `num_new` new tokens per branch: real tokens are counted, padding and other branches are not.
+    Position ids of M new tokens per branch: what a token sees before itself is counted, padding and other branches are
+    not.
 
     Returns:
         `torch.LongTensor` [B, K, M].
     """
-    return visible_BKS.sum(-1)[..., None] + torch.arange(num_new, device=visible_BKS.device)
+    return visible_BKS.sum(-1)[..., None] + own_MM.sum(-1) - 1
 
 
 def build_attention_mask(visible: torch.Tensor, attn_implementation: str, dtype: torch.dtype) -> torch.Tensor:
@@ -75,4 +118,10 @@ def build_attention_mask(visible: torch.Tensor, attn_implementation: str, dtype:
     )
 
 
-__all__ = ["build_attention_mask", "extend_positions", "extend_visibility"]
+__all__ = [
+    "build_attention_mask",
+    "causal_visibility",
+    "extend_positions",
+    "extend_visibility",
+    "prompt_visibility",
+]

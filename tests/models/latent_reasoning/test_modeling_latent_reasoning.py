@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
+
 from .conftest import END, START
 
 
@@ -96,30 +98,106 @@ def test_several_answers_equal_one_at_a_time(make_model, prompts, catalog_trie, 
     torch.testing.assert_close(together.loss, -alone.mean(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_thoughts", [0, 2])
-@pytest.mark.parametrize("follow", [True, False])
-def test_packed_history_equals_separate_examples(make_model, num_thoughts, follow):
-    """Loss and gradients; the second history is shorter, padded and lacks a target."""
-    model = make_model(num_thoughts=num_thoughts)
-    histories = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 0, 0]])
-    mask = torch.tensor([[1] * 8, [1] * 6 + [0] * 2])
-    starts = torch.tensor([[2, 4, 6], [2, 4, 0]])
-    labels = torch.tensor([[[3, 4], [5, 6], [7, 8]], [[11, 12], [13, 14], [-100, -100]]])
-    packed = model(histories, mask, labels=labels, branch_starts=starts, labels_follow_prompt=follow)
-    packed.loss.backward()
-    packed_grads = {name: p.grad.clone() for name, p in model.named_parameters()}
+HISTORIES = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 0, 0]])
+HISTORY_MASK = torch.tensor([[1] * 8, [1] * 6 + [0] * 2])
+STARTS = torch.tensor([[2, 4, 6], [2, 4, 0]])
+PAIRS = torch.tensor([[[3, 4], [5, 6], [7, 8]], [[11, 12], [13, 14], [-100, -100]]])
+PAIR_TRIE = ItemTrie.from_sequences([[a, b] for a in (3, 5, 7, 11, 13) for b in (a + 1, a + 2, 40)])
+
+
+def gradients_of(model, loss):
     model.zero_grad()
-    losses = [
-        -model(histories[b, None, : starts[b, g]], labels=labels[b, g, None]).logps.sum()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("num_thoughts", [0, 1, 3])
+@pytest.mark.parametrize("item_trie", [None, PAIR_TRIE], ids=["vocabulary", "catalog"])
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_packed_history_equals_separate_examples(make_model, attn, follow, item_trie, num_thoughts):
+    """Loss and gradients; the second history is shorter, padded and lacks a target."""
+    dtype, atol = (torch.float64, 1e-5) if attn == "sdpa" else (torch.float32, 1e-4)
+    model = make_model(num_thoughts=num_thoughts, attn=attn, dtype=dtype)
+    packed = model(
+        HISTORIES,
+        HISTORY_MASK,
+        labels=PAIRS,
+        branch_starts=STARTS,
+        labels_follow_prompt=follow,
+        item_trie=item_trie,
+    )
+    separate = [
+        -model(HISTORIES[b, None, : STARTS[b, g]], labels=PAIRS[b, g, None], item_trie=item_trie).logps.sum()
         for b, g in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     ]
-    separate = torch.stack(losses).sum() / 10
-    separate.backward()
+    separate = torch.stack(separate).sum() / 10
     torch.testing.assert_close(packed.loss, separate, atol=1e-5, rtol=1e-5)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, packed_grads[name], atol=1e-5, rtol=1e-4, msg=name)
+    packed_gradients = gradients_of(model, packed.loss)
+    for name, expected in gradients_of(model, separate).items():
+        torch.testing.assert_close(packed_gradients[name], expected, atol=atol, rtol=1e-4, msg=name)
     if num_thoughts:
         assert packed.thoughts.shape == (2, 3, num_thoughts, 32)
+
+
+@pytest.mark.parametrize("num_thoughts", [0, 2])
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("starts", [STARTS, None], ids=["packed", "one prompt"])
+def test_merged_passes_equal_the_steps(make_model, starts, length, num_thoughts):
+    """What `forward` merges: `encode`, `think` and `branch` one after the other, each marker in a pass of its own."""
+    model = make_model(num_thoughts=num_thoughts, dtype=torch.float64)
+    answers = PAIRS[..., :length]
+    merged, state = model.answer(HISTORIES, HISTORY_MASK, starts, answers)
+    stepwise = model.think(model.encode(HISTORIES, HISTORY_MASK, starts))
+    torch.testing.assert_close(merged, model.branch(stepwise, answers))
+    torch.testing.assert_close(state.thoughts_BKND, stepwise.thoughts_BKND)
+
+
+@pytest.mark.parametrize(("num_thoughts", "num_passes"), [(0, 1), (1, 2), (3, 4)])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_thought_is_one_pass_and_all_tokens_one_lookup(make_model, packed, num_thoughts, num_passes):
+    model = make_model(num_thoughts=num_thoughts)
+    passes, lookups = [], []
+    model.model.register_forward_hook(lambda *_: passes.append(1))
+    model.get_input_embeddings().register_forward_hook(lambda *_: lookups.append(1))
+    kwargs = {"labels": PAIRS, "branch_starts": STARTS} if packed else {"labels": PAIRS[:, 0]}
+    model(HISTORIES, HISTORY_MASK, **kwargs)
+    assert (len(passes), len(lookups)) == (num_passes, 1)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_frozen_backbone_keeps_no_graph_of_the_prompt(make_model, packed):
+    """The reasoner's and the output projection's gradients are those of the unfrozen model."""
+    model = make_model(num_thoughts=3, dtype=torch.float64)
+    model.reasoner = torch.nn.Linear(32, 32, dtype=torch.float64)
+    starts, labels = (STARTS, PAIRS) if packed else (None, PAIRS[:, 0])
+
+    def gradients():
+        return gradients_of(model, model(HISTORIES, HISTORY_MASK, labels=labels, branch_starts=starts).loss)
+
+    def saved_tensors(history, run):
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(1) or tensor, lambda tensor: tensor):
+            run(history)
+        return len(saved)
+
+    expected = gradients()
+    assert saved_tensors(HISTORIES, model.encode) > 0
+    model.model.requires_grad_(False)
+    trained = gradients()
+    assert sorted(trained) == ["lm_head.weight", "reasoner.bias", "reasoner.weight"]
+    for name, gradient in trained.items():
+        torch.testing.assert_close(gradient, expected[name])
+
+    assert saved_tensors(HISTORIES, lambda history: model.encode(history, None, starts, open_thoughts=True)) == 0
+    state = model.encode(HISTORIES, HISTORY_MASK, starts, open_thoughts=True)
+    assert not any(layer.keys.requires_grad or layer.values.requires_grad for layer in state.past_key_values.layers)
+    assert model.think(state).thoughts_BKND.requires_grad
+    longer = torch.cat([HISTORIES, HISTORIES], dim=1)
+    short, long = (
+        saved_tensors(h, lambda h: model(h, labels=labels, branch_starts=starts)) for h in (HISTORIES, longer)
+    )
+    assert short == long
 
 
 @pytest.mark.parametrize("num_thoughts", [0, 2])

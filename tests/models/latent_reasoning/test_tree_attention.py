@@ -7,8 +7,10 @@ import torch
 
 from hf_latentrec.models.latent_reasoning.tree_attention import (
     build_attention_mask,
+    causal_visibility,
     extend_positions,
     extend_visibility,
+    prompt_visibility,
 )
 
 
@@ -16,7 +18,7 @@ VISIBLE = torch.tensor([[[0, 1, 1, 1], [0, 1, 1, 0]]], dtype=torch.bool)  # one 
 
 
 def test_a_new_token_sees_its_branch_and_its_own_past():
-    seen = extend_visibility(VISIBLE, 2).int()
+    seen = extend_visibility(VISIBLE, causal_visibility(2)).int()
     assert seen.tolist() == [
         [
             [[0, 1, 1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 0, 0]],
@@ -25,12 +27,25 @@ def test_a_new_token_sees_its_branch_and_its_own_past():
     ]
 
 
+def test_forks_of_a_branch_do_not_see_each_other():
+    seen = causal_visibility(2, num_forks=2, fork_length=2)
+    expected = [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert seen.int().tolist() == [*expected, [1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 1, 1]]
+    assert extend_positions(VISIBLE, seen).tolist() == [[[3, 4, 5, 6, 5, 6], [2, 3, 4, 5, 4, 5]]]
+    assert causal_visibility(0).shape == (0, 0)
+
+
+def test_the_prompt_sees_itself_and_no_branch():
+    real = torch.tensor([[False, True, True]])
+    assert prompt_visibility(real, 2).int().tolist() == [[[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0]]]
+
+
 def test_positions_count_what_a_branch_sees():
-    assert extend_positions(VISIBLE, 2).tolist() == [[[3, 4], [2, 3]]]
+    assert extend_positions(VISIBLE, causal_visibility(2)).tolist() == [[[3, 4], [2, 3]]]
 
 
 def test_mask_has_the_form_that_the_implementation_reads():
-    seen = extend_visibility(VISIBLE, 1).flatten(1, 2)
+    seen = extend_visibility(VISIBLE, causal_visibility(1)).flatten(1, 2)
     assert torch.equal(build_attention_mask(seen, "sdpa", torch.float32), seen[:, None])
     added = build_attention_mask(seen, "eager", torch.bfloat16)
     assert added.dtype == torch.bfloat16 and torch.equal(added == 0, seen[:, None])

@@ -1,0 +1,259 @@
+"""
+What packing saves: forward and backward over an epoch of Beauty histories, packed against one example per target.
+
+    python recipes/benchmark_training.py                        # histories of Beauty's lengths, random items
+    python recipes/benchmark_training.py --data_dir DATA/amazon_beauty_2014
+    python recipes/benchmark_training.py --quick                # the first setting only
+
+Both ways train one model: Qwen3 with 8 layers, hidden size 256, vocabulary 152,960, float32. Both cut the whole epoch
+into padded batches of about the same number of targets, sorted by length: one example per target, or all targets of a
+history (window) in one row. Of these batches some are run, evenly spread over the epoch, and the time per target is
+compared. Before that the loss and every gradient of the packed batches are compared with those of the same targets one
+by one: a difference above 1e-4 ends the benchmark.
+
+Settings: `stride10` trains as configs/lasar_beauty.yaml does (20 newest items, windows start at every 10th), `stride1`
+has exact sliding windows (a long user's windows then share no start), `whole` keeps whole histories. The softmax runs
+over the catalog; in `vocabulary` over all tokens, where the output projection, the same work either way, dilutes the
+ratio. The column `tokens` holds the ratio of the tokens that pass through the layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import polars as pl
+import torch
+from benchmarking import machine, print_json, print_table, time_alternating
+from datasets import Dataset, concatenate_datasets
+
+from hf_latentrec import ItemCatalog, LatentRecProcessor, Qwen3ForLatentReasoningRec, Qwen3LatentRecConfig
+from hf_latentrec.data import (
+    NextItemCollator,
+    PackedHistoryCollator,
+    RecData,
+    load_data,
+    pack_examples,
+    split_leave_one_out,
+)
+from hf_latentrec.data.schema import to_polars
+from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer, thought_token_ids
+
+
+NUM_THOUGHTS = 4
+TOLERANCE = 1e-4
+# Interactions per user of Beauty (2014, 5-core), by quantile.
+BEAUTY_QUANTILES = [0.0, 0.25, 0.33, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0]
+BEAUTY_LENGTHS = [5, 5, 6, 6, 9, 14, 21, 43, 98, 204]
+BEAUTY_ITEMS, CODES, LEVELS = 12_101, 256, 4
+
+
+@dataclass
+class Setting:
+    """How histories are cut, and over what the softmax runs; `suffix` is that of the JSON's keys."""
+
+    suffix: str
+    max_history: int = 20
+    window_stride: int = 10
+    normalize: str = "catalog"
+
+
+SETTINGS = {
+    "stride10": Setting(""),
+    "stride1": Setting("_stride1", window_stride=1),
+    "whole": Setting("_whole", max_history=1000, window_stride=1),
+    "vocabulary": Setting("_vocabulary", normalize="vocabulary"),
+}
+
+
+def make_beauty_like(num_users: int = 22_363, seed: int = 0) -> RecData:
+    """Users with Beauty's lengths and random items; as many items as Beauty has, with random codes."""
+    rng = np.random.default_rng(seed)
+    lengths = np.interp(rng.random(num_users), BEAUTY_QUANTILES, BEAUTY_LENGTHS).astype(int)
+    codes = rng.choice(CODES**LEVELS, BEAUTY_ITEMS, replace=False)[:, None] // CODES ** np.arange(LEVELS) % CODES
+    items = {
+        "item_id": [f"i{item}" for item in range(BEAUTY_ITEMS)],
+        "semantic_id": [[f"<{'abcd'[level]}_{code}>" for level, code in enumerate(row)] for row in codes],
+    }
+    starts = lengths.cumsum() - lengths
+    interactions = {
+        "user_id": np.repeat(np.arange(num_users), lengths).astype(str),
+        "item_id": [f"i{item}" for item in rng.integers(0, BEAUTY_ITEMS, lengths.sum())],
+        "position": np.arange(lengths.sum()) - np.repeat(starts, lengths),
+    }
+    return RecData(Dataset.from_dict(interactions), Dataset.from_dict(items))
+
+
+def build(data: RecData) -> tuple[Qwen3ForLatentReasoningRec, LatentRecProcessor]:
+    """The model of the benchmark and a processor for the data."""
+    tokenizer = build_byte_tokenizer()
+    add_item_tokens(tokenizer, data.items["semantic_id"])
+    catalog = ItemCatalog.from_items(data.items, tokenizer, item_tokenization="semantic_id", on_collision="share")
+    markers = thought_token_ids(tokenizer)
+    torch.manual_seed(0)
+    config = Qwen3LatentRecConfig(
+        vocab_size=152_960,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        pad_token_id=tokenizer.pad_token_id,
+        start_thought_token_id=markers["start_thought_token_id"],
+        end_thought_token_id=markers["end_thought_token_id"],
+    )
+    return Qwen3ForLatentReasoningRec(config), LatentRecProcessor(tokenizer, catalog, max_history=1000)
+
+
+def batches(rows: Dataset, lengths: np.ndarray, num_targets: np.ndarray, size: int) -> list[Dataset]:
+    """The rows of an epoch, sorted by length, in batches of about `size` targets."""
+    order = np.lexsort([num_targets, lengths])
+    batch_of_row = (num_targets[order].cumsum() - 1) // size
+    return [rows.select(part) for part in np.split(order, np.flatnonzero(np.diff(batch_of_row)) + 1)]
+
+
+def unpack(rows: Dataset) -> Dataset:
+    """One example per target of packed rows."""
+    examples = [
+        {"user_id": row["user_id"], "history": row["items"][:target], "target": row["items"][target]}
+        for row in rows
+        for target in row["targets"]
+    ]
+    return Dataset.from_list(examples)
+
+
+def separate_batches(examples: Dataset, size: int) -> list[Dataset]:
+    """One example per target, sorted by length."""
+    lengths = to_polars(examples)["history"].list.len().to_numpy()
+    return batches(examples, lengths, np.ones_like(lengths), size)
+
+
+def packed_batches(examples: Dataset, size: int) -> list[Dataset]:
+    """All targets of a history in one row, sorted by length."""
+    packed = pack_examples(examples)
+    counts = to_polars(packed).select(pl.col("items").list.len(), pl.col("targets").list.len())
+    return batches(packed, counts["items"].to_numpy(), counts["targets"].to_numpy(), size)
+
+
+def spread(epoch: list[Dataset], num_batches: int) -> list[Dataset]:
+    """Batches from all over an epoch that is sorted by length: the middle one of each of `num_batches` equal parts."""
+    middles = (np.arange(min(num_batches, len(epoch))) + 0.5) * len(epoch) / min(num_batches, len(epoch))
+    return [epoch[int(index)] for index in middles]
+
+
+def collate(collator, epoch: list[Dataset]) -> list[dict]:
+    """What the model's forward takes."""
+    collated = [collator(rows.to_list()) for rows in epoch]
+    return [{name: value for name, value in batch.items() if name != "user_ids"} for batch in collated]
+
+
+def run(model, epoch: list[dict], item_trie, num_answer_tokens: int, keep_gradients: bool = False) -> float:
+    """Forward and backward over batches; their loss."""
+    losses = []
+    for batch in epoch:
+        if not keep_gradients:
+            model.zero_grad()
+        loss = model(**batch, item_trie=item_trie, num_items_in_batch=num_answer_tokens).loss
+        loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum().item()
+
+
+def check_equal(model, packed: list[dict], separate: list[dict], item_trie) -> None:
+    """Raises where batches of packed histories and of the same targets one by one differ in loss or gradients."""
+    losses, gradients = [], []
+    for epoch in (packed, separate):
+        losses.append(run(model, epoch, item_trie, count(packed)[0] * LEVELS, keep_gradients=True))
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        model.zero_grad()
+    differences = {"the loss": abs(losses[0] - losses[1])}
+    for name, expected in gradients[1].items():
+        differences[f"the gradient of {name}"] = ((gradients[0][name] - expected).norm() / expected.norm()).item()
+    for what, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise SystemExit(f"packed, {what} differs by {difference:.2g} from that of one example per target")
+
+
+def count(epoch: list[dict], num_thoughts: int = 0) -> tuple[int, int]:
+    """Targets, and tokens that pass through the layers; thoughts stand between two markers."""
+    targets = tokens = 0
+    for batch in epoch:
+        num_targets = (batch["labels"] != -100).any(-1).sum().item()
+        targets += num_targets
+        tokens += batch["attention_mask"].sum().item()
+        if num_thoughts or not batch.get("labels_follow_prompt", False):
+            tokens += num_targets * (LEVELS - 1)
+        if num_thoughts:
+            tokens += num_targets * (num_thoughts + 2)
+    return targets, tokens
+
+
+def measure(setting: Setting, num_thoughts: int, data: RecData, model, processor, args) -> dict:
+    """One row of the table, as numbers."""
+    model.config.num_thoughts = num_thoughts
+    trie = processor.item_trie if setting.normalize == "catalog" else None
+    examples = split_leave_one_out(data, setting.max_history, window_stride=setting.window_stride)["train"]
+    collate_one = NextItemCollator(processor)
+    collate_packed = PackedHistoryCollator(processor, keep_answers=num_thoughts == 0)
+    rows = spread(packed_batches(examples, args.targets_per_batch), args.batches)
+    same_targets = separate_batches(unpack(concatenate_datasets(rows)), args.targets_per_batch)
+    epochs = {
+        "separate": collate(collate_one, spread(separate_batches(examples, args.targets_per_batch), args.batches)),
+        "packed": collate(collate_packed, rows),
+    }
+    check_equal(model, epochs["packed"], collate(collate_one, same_targets), trie)  # also the warm-up
+    runs = {way: partial(run, model, epoch, trie, 1) for way, epoch in epochs.items()}
+    seconds = time_alternating(runs, repeats=args.repeats, warmup=0)
+    targets, tokens = zip(*(count(epoch, num_thoughts) for epoch in epochs.values()), strict=True)
+    milliseconds = [1000 * seconds[way] / count for way, count in zip(epochs, targets, strict=True)]
+    return {
+        "separate": milliseconds[0],
+        "packed": milliseconds[1],
+        "tokens": (tokens[0] / targets[0]) / (tokens[1] / targets[1]),
+        "speedup": milliseconds[0] / milliseconds[1],
+    }
+
+
+def main() -> None:
+    """Measures every setting with and without thoughts."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--data_dir", help="Beauty's folder; without, random items in histories of its lengths")
+    parser.add_argument("--batches", type=int, default=8, help="batches of the epoch that are run, either way")
+    parser.add_argument("--targets_per_batch", type=int, default=256, help="targets of a batch, either way")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each way")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="rows")
+    parser.add_argument("--quick", action="store_true", help="the first setting only, 4 batches, 3 runs")
+    args = parser.parse_args()
+    if args.quick:
+        args.settings, args.batches, args.repeats = list(SETTINGS)[:1], 4, 3
+    data = make_beauty_like() if args.data_dir is None else load_data(args.data_dir)
+    model, processor = build(data)
+    print(
+        f"{machine()}; {data.num_users:,} users; of an epoch, {args.batches} batches of {args.targets_per_batch} "
+        "targets are run either way"
+    )
+    table, results = [], {}
+    for name in args.settings:
+        for num_thoughts in (0, NUM_THOUGHTS):
+            figures = measure(SETTINGS[name], num_thoughts, data, model, processor, args)
+            key = "pack_speedup_thinking" if num_thoughts else "pack_speedup"
+            results[key + SETTINGS[name].suffix] = round(figures["speedup"], 3)
+            table.append(
+                {
+                    "setting": name,
+                    "N": str(num_thoughts),
+                    "one per target, ms": f"{figures['separate']:.2f}",
+                    "packed, ms": f"{figures['packed']:.2f}",
+                    "tokens": f"{figures['tokens']:.2f}",
+                    "speedup": f"{figures['speedup']:.2f}",
+                }
+            )
+    print_table(table)
+    print_json(results)
+
+
+if __name__ == "__main__":
+    main()
