@@ -335,7 +335,7 @@ class ItemTrie(TriePaths):
         end = edge + count
         for bit in reversed(range((self.max_children[depth] - 1).bit_length())):
             further = edge + (1 << bit)  # the last edge whose column is not larger than the wanted one
-            goes = (further < end) & (self._column[further.clamp(max=self.num_nodes - 1)] <= column)
+            goes = (further < end) & (self._column[further] <= column)
             edge = torch.where(goes, further, edge)
         known = (edge < end) & (self._column[edge] == column) & (codebook[column] == token)
         return torch.where(known, edge + 1, -1)

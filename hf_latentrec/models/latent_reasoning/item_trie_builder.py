@@ -6,6 +6,8 @@ Shapes: I items, T tokens of the longest sequence.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +15,47 @@ import numpy as np
 ON_DUPLICATE = ("share", "error")
 _KEY_BITS = 63  # of an int64 that is never negative
 _TABLE_SIZE = 1 << 24  # tokens that span more are ranked by sorting instead of by a table
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of tokens (or of whatever stands for them) end to end: row `r` is `flat[offsets[r] : offsets[r + 1]]`."""
+
+    flat: np.ndarray
+    offsets: np.ndarray
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @cached_property
+    def width(self) -> int:
+        return int(self.lengths.max())
+
+    @cached_property
+    def is_uniform(self) -> bool:
+        return int(self.lengths.min()) == self.width
+
+    def level(self, depth: int) -> slice | np.ndarray:
+        """Where in `flat` the tokens of one depth stand, of all rows that go on that far."""
+        if self.is_uniform:
+            return slice(depth, None, self.width)
+        return self.offsets[:-1][self.lengths > depth] + depth
+
+    def at(self, rows: np.ndarray, depth: int) -> np.ndarray:
+        """The token at one depth of rows that go on that far."""
+        if self.is_uniform:
+            return self.flat[depth :: self.width].take(rows)
+        return self.flat[self.offsets[rows] + depth]
+
+    def take(self, order: np.ndarray) -> _Rows:
+        """The rows in another order."""
+        if self.is_uniform:
+            return _Rows(self.flat.reshape(-1, self.width).take(order, axis=0).ravel(), self.offsets)
+        lengths = self.lengths[order]
+        offsets = np.concatenate([[0], lengths.cumsum()])
+        index = np.arange(len(self.flat)) + (self.offsets[order] - offsets[:-1]).repeat(lengths)
+        return _Rows(self.flat[index], offsets)
 
 
 def build_trie_arrays(
@@ -33,39 +76,44 @@ def build_trie_arrays(
         raise ValueError(
             f"ItemTrie: on_duplicate={on_duplicate!r}; choose one of {', '.join(map(repr, ON_DUPLICATE))}"
         )
-    flat, offsets = _flatten(sequences)
-    lengths = np.diff(offsets)
-    _check_sequences(flat, lengths, vocab_size)
-    if priority is not None and np.shape(priority) != lengths.shape:
+    tokens = _to_rows(sequences)
+    _check_tokens(tokens, vocab_size)
+    if priority is not None and np.shape(priority) != tokens.lengths.shape:
         raise ValueError(
-            f"ItemTrie: priority has shape {np.shape(priority)}; expected one value per item, {lengths.shape}"
+            f"ItemTrie: priority has shape {np.shape(priority)}; expected one value per item, {tokens.lengths.shape}"
         )
-    columns, codebooks = _to_columns(flat, offsets, lengths)
-    order, shared = _sort_items(columns, offsets, lengths, [len(codebook) for codebook in codebooks])
-    if len(shared):
-        if on_duplicate == "error":
-            raise ValueError(_describe_duplicates(order, shared, flat, offsets))
-        _order_duplicates(order, shared, priority)
-    arrays = _open_nodes(columns, offsets, lengths, order)
+    columns, codebooks = _to_columns(tokens)
+    order, tied, group = _sort_rows(columns, [len(codebook) for codebook in codebooks])
+    if len(tied) and on_duplicate == "error":
+        raise ValueError(_describe_duplicates(tokens, order[tied], group))
+    if len(tied) and priority is not None:
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((-np.asarray(priority, dtype=np.float64)[rows], group))]
     return {
-        **arrays,
+        **_open_nodes(columns.take(order), order),
         "item_order": order.astype(np.int32),
         "codebook": np.concatenate(codebooks).astype(np.int64),
         "codebook_ptr": np.cumsum([0, *map(len, codebooks)]),
     }
 
 
-def _flatten(sequences: Sequence[Sequence[int]] | tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences as flat tokens and offsets `[I + 1]`."""
+def _to_rows(sequences: Sequence[Sequence[int]] | tuple[np.ndarray, np.ndarray]) -> _Rows:
     if isinstance(sequences, tuple) and len(sequences) == 2 and isinstance(sequences[0], np.ndarray):
-        return sequences[0], np.asarray(sequences[1], dtype=np.int64)
+        flat, offsets = sequences[0], np.asarray(sequences[1], dtype=np.int64)
+        if offsets[0] != 0 or offsets[-1] != len(flat):
+            raise ValueError(
+                f"ItemTrie: offsets go from {offsets[0]} to {offsets[-1]}, but there are {len(flat)} tokens; "
+                "they start at 0 and end at the number of tokens"
+            )
+        return _Rows(flat, offsets)
     lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
     tokens = (token for sequence in sequences for token in sequence)
     flat = np.fromiter(tokens, dtype=np.int64, count=int(lengths.sum()))
-    return flat, np.concatenate([[0], lengths.cumsum()])
+    return _Rows(flat, np.concatenate([[0], lengths.cumsum()]))
 
 
-def _check_sequences(flat: np.ndarray, lengths: np.ndarray, vocab_size: int | None) -> None:
+def _check_tokens(tokens: _Rows, vocab_size: int | None) -> None:
+    flat, lengths = tokens.flat, tokens.lengths
     if len(lengths) == 0:
         raise ValueError("ItemTrie: no sequences; a catalog needs at least one item")
     if (lengths <= 0).any():
@@ -74,158 +122,148 @@ def _check_sequences(flat: np.ndarray, lengths: np.ndarray, vocab_size: int | No
     upper = np.iinfo(np.int32).max if vocab_size is None else vocab_size
     if flat.min() < 0 or flat.max() >= upper:
         wrong = int(np.flatnonzero((flat < 0) | (flat >= upper))[0])
-        row = int(np.searchsorted(lengths.cumsum(), wrong, side="right"))
+        row = int(np.searchsorted(tokens.offsets, wrong, side="right")) - 1
         raise ValueError(
             f"ItemTrie: token {flat[wrong]} of row {row} is not in [0, {upper}); "
             "tokenize the items with the model's tokenizer"
         )
 
 
-def _to_columns(flat: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Every token as its rank among the tokens of its position, in the smallest dtype; and these tokens, sorted."""
-    max_depth = int(lengths.max())
-    if len(flat) == max_depth * len(lengths):
-        levels = [slice(depth, None, max_depth) for depth in range(max_depth)]
-    else:
-        levels = [offsets[:-1][lengths > depth] + depth for depth in range(max_depth)]
-    ranked = [_rank(flat[level]) for level in levels]
-    codebooks = [codebook for codebook, _ in ranked]
-    largest = max(map(len, codebooks)) - 1
-    dtype = next(dtype for dtype in (np.uint8, np.int16, np.int32) if largest <= np.iinfo(dtype).max)
-    columns = np.empty(len(flat), dtype=dtype)
-    for level, (_, column) in zip(levels, ranked, strict=True):
-        columns[level] = column
-    return columns, codebooks
+def _to_columns(tokens: _Rows) -> tuple[_Rows, list[np.ndarray]]:
+    """Every token as its column in the codebook of its depth, in the smallest dtype; and the codebooks."""
+    codebooks, columns = [], []
+    for depth in range(tokens.width):
+        codebook, column = _rank(tokens.flat[tokens.level(depth)])
+        codebooks.append(codebook)
+        columns.append(column)
+    flat = np.empty(len(tokens.flat), dtype=np.result_type(*columns))
+    for depth, column in enumerate(columns):
+        flat[tokens.level(depth)] = column
+    return _Rows(flat, tokens.offsets), codebooks
 
 
 def _rank(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct tokens, sorted, and for every token its index among them."""
-    lowest, span = tokens.min(), int(tokens.max()) - int(tokens.min()) + 1
-    if span > _TABLE_SIZE:
-        return np.unique(tokens, return_inverse=True)
-    tokens = tokens - lowest
-    codebook = np.flatnonzero(np.bincount(tokens, minlength=span))
-    rank = np.zeros(span, dtype=np.int32)
-    rank[codebook] = np.arange(len(codebook))
-    return codebook + int(lowest), rank[tokens]
+    """Distinct tokens, sorted, and for every token its index among them, as uint8, int16 or int32."""
+    tokens = np.ascontiguousarray(tokens)
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if highest - lowest >= _TABLE_SIZE:
+        codebook, rank = np.unique(tokens, return_inverse=True)
+        return codebook, rank.astype(_smallest_dtype(len(codebook)))
+    tokens = tokens - tokens.dtype.type(lowest)
+    occurs = np.zeros(highest - lowest + 1, dtype=bool)
+    occurs[tokens] = True
+    codebook = np.flatnonzero(occurs)
+    rank = (occurs.cumsum() - 1).astype(_smallest_dtype(len(codebook)))
+    return codebook + lowest, rank.take(tokens)
 
 
-def _sort_items(
-    columns: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, sizes: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _smallest_dtype(size: int) -> type:
+    """For indices below `size`; of the dtypes that torch indexes and compares."""
+    return next(dtype for dtype in (np.uint8, np.int16, np.int32) if size - 1 <= np.iinfo(dtype).max)
+
+
+def _sort_rows(columns: _Rows, sizes: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Rows in the order of their sequences, equal ones in row order.
+    Sorts rows of columns, of which there are `sizes[depth]` at each depth; equal rows keep their order.
 
-    As many levels as fit are packed into one int64 and sorted at once; where that leaves ties, the items concerned are
-    sorted by their group and the next levels, until nothing ties or all levels are used. A sequence that has ended
-    counts as 0, so that it stands before what extends it.
+    As many levels as fit are packed into one int64 and sorted at once. Where that leaves ties, the rows concerned are
+    sorted by their group and the next levels, until nothing ties or all levels are used.
 
     Returns:
-        `tuple`: rows `[I]`, and of the items that share their sequence, groups `[2, S]`: position in that order, and
-        the position of the first item of the same sequence.
+        `tuple`: the sorted rows `[I]`; where in this order rows stand that equal another `[S]`; and which group of
+        equal rows each of these belongs to `[S]`.
     """
-    num_items, ended = len(lengths), int(lengths.min() < lengths.max())
-    bits = [(size - 1 + ended).bit_length() for size in sizes]
-    order = np.arange(num_items)
-    # Positions that are not settled yet, and the group of each: the items that tie so far.
-    tied, group = np.arange(num_items), np.zeros(num_items, dtype=np.int64)
+    num_rows, max_depth = len(columns.lengths), columns.width
+    bits = [(size if not columns.is_uniform else size - 1).bit_length() for size in sizes]
+    order, tied = np.arange(num_rows), np.arange(num_rows)
+    group = np.zeros(num_rows, dtype=np.int64)
     depth = 0
-    while depth < len(sizes) and len(tied):
-        rows, first_depth = order[tied], depth
-        key, width = group, int(group[-1]).bit_length()
-        room = _KEY_BITS - (len(tied) - 1).bit_length()  # leaves space for the index, see _argsort
-        while depth < len(sizes) and (depth == first_depth or width + bits[depth] <= room):
-            key = (key << bits[depth]) | _level(columns, offsets, lengths, rows, depth, ended)
+    while depth < max_depth and len(tied):
+        rows, key, width = order[tied], group, int(group[-1]).bit_length()
+        room = _KEY_BITS - _index_bits(key)
+        while True:
+            key = (key << bits[depth]) | _level_key(columns, rows, depth)
             width += bits[depth]
             depth += 1
-        index, key = _argsort(key, width)
+            if depth == max_depth or width + bits[depth] > room:
+                break
+        index, key = _stable_argsort(key, width)
         order[tied] = rows[index]
-        starts = np.concatenate([[True], key[1:] != key[:-1]])
-        alone = starts & np.concatenate([starts[1:], [True]])
-        tied = tied[~alone]
-        group = (starts.cumsum() - 1)[~alone]
-    return order, np.stack([tied, group])
+        starts = np.concatenate([[True], key[1:] != key[:-1], [True]])
+        ties = ~(starts[:-1] & starts[1:])
+        tied, group = tied[ties], starts[:-1][ties].cumsum() - 1
+    return order, tied, group
 
 
-def _level(
-    columns: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, rows: np.ndarray, depth: int, ended: int
-) -> np.ndarray:
-    """Sort key of the rows' tokens at one depth."""
-    if not ended:
-        return columns[offsets[rows] + depth]
-    goes_on = lengths[rows] > depth
+def _level_key(columns: _Rows, rows: np.ndarray, depth: int) -> np.ndarray:
+    """What rows are sorted by at one depth. A row that has ended counts as 0: it stands before what extends it."""
+    if columns.is_uniform:
+        return columns.at(rows, depth)
     key = np.zeros(len(rows), dtype=np.int64)
-    key[goes_on] = columns[offsets[rows[goes_on]] + depth] + np.int64(1)
+    goes_on = columns.lengths[rows] > depth
+    key[goes_on] = columns.at(rows[goes_on], depth) + np.int64(1)
     return key
 
 
-def _argsort(key: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stable argsort of keys of `width` bits, and the sorted keys. Sorting values is several times faster."""
-    index_bits = (len(key) - 1).bit_length()
+def _index_bits(key: np.ndarray) -> int:
+    return (len(key) - 1).bit_length()
+
+
+def _stable_argsort(key: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stable argsort of keys of `width` bits, and the sorted keys."""
+    index_bits = _index_bits(key)
     if width + index_bits > _KEY_BITS:
         index = np.argsort(key, kind="stable")
         return index, key[index]
-    packed = (key << index_bits) | np.arange(len(key))
+    packed = (key << index_bits) | np.arange(len(key))  # to sort values is several times faster than to argsort
     packed.sort()
     return packed & ((1 << index_bits) - 1), packed >> index_bits
 
 
-def _order_duplicates(order: np.ndarray, shared: np.ndarray, priority: Sequence[float] | np.ndarray | None) -> None:
-    """Puts items of one sequence in order of priority, in place; ties keep catalog order."""
-    if priority is not None:
-        position, group = shared
-        rows = order[position]
-        order[position] = rows[np.lexsort((-np.asarray(priority, dtype=np.float64)[rows], group))]
-
-
-def _describe_duplicates(order: np.ndarray, shared: np.ndarray, flat: np.ndarray, offsets: np.ndarray) -> str:
-    position, group = shared
-    rows = order[position[group == group[0]]].tolist()
-    sequence = flat[offsets[rows[0]] : offsets[rows[0] + 1]].tolist()
+def _describe_duplicates(tokens: _Rows, rows: np.ndarray, group: np.ndarray) -> str:
+    first = rows[group == 0].tolist()
+    sequence = tokens.flat[tokens.offsets[first[0]] : tokens.offsets[first[0] + 1]].tolist()
     return (
-        f"ItemTrie: {len(position)} items share their sequence with another, e.g. rows {rows[:10]} the sequence "
-        f'{sequence}; make them distinct or pass on_duplicate="share"'
+        f"ItemTrie: {len(rows)} items share their sequence with another; rows {first[:10]} all have {sequence}. Make "
+        'the sequences distinct, or pass on_duplicate="share"'
     )
 
 
-def _open_nodes(
-    columns: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, order: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The nodes of the sorted items, depth by depth."""
-    num_items, max_depth = len(order), int(lengths.max())
-    uniform = int(lengths.min()) == max_depth
-    start, length = offsets[order], lengths[order]
+def _open_nodes(columns: _Rows, order: np.ndarray) -> dict[str, np.ndarray]:
+    """The nodes above sorted rows, depth by depth."""
+    num_rows = len(columns.lengths)
     row_ptr, child_column = [], []
-    leaf_start, leaf_end = [np.zeros(1, dtype=np.int32)], [np.full(1, num_items, dtype=np.int32)]
-    items = np.arange(num_items, dtype=np.int32)  # sorted items that go on, and
-    opens = items == 0  # whether they are the first beneath their node of this depth
+    leaf_start, leaf_end = [np.zeros(1, dtype=np.int32)], [np.full(1, num_rows, dtype=np.int32)]
+    rows = np.arange(num_rows, dtype=np.int32)  # those that go on, and
+    opens = rows == 0  # whether they are the first beneath their node of this depth
     num_edges = 0
-    for depth in range(max_depth):
-        if not uniform:
-            goes_on = length[items] > depth
-            _check_no_prefix(goes_on, opens, items, order)
-            items, opens = items[goes_on], opens[goes_on]
-        column = columns[start[items] + depth]
+    for depth in range(columns.width):
+        if not columns.is_uniform:
+            goes_on = columns.lengths[rows] > depth
+            _check_no_prefix(goes_on, opens, rows, order)
+            rows, opens = rows[goes_on], opens[goes_on]
+        column = columns.at(rows, depth)
         opens[1:] |= column[1:] != column[:-1]
         first = np.flatnonzero(opens)
+        start = rows[first]
+        row_ptr.append(np.searchsorted(start, leaf_start[-1]).astype(np.int32) + np.int32(num_edges))
         child_column.append(column[first])
-        row_ptr.append(np.int32(num_edges) + np.searchsorted(items[first], leaf_start[-1]).astype(np.int32))
-        leaf_start.append(items[first])
-        if not uniform:
-            leaf_end.append(items[first] + np.diff(first, append=len(items)).astype(np.int32))
+        leaf_start.append(start)
+        if not columns.is_uniform:
+            leaf_end.append(start + np.diff(first, append=len(rows)).astype(np.int32))
         num_edges += len(first)
     row_ptr.append(np.full(len(leaf_start[-1]) + 1, num_edges, dtype=np.int32))  # the deepest nodes have no children
     arrays = {"row_ptr": row_ptr, "child_column": child_column, "leaf_start": leaf_start}
-    if not uniform:
+    if not columns.is_uniform:
         arrays["leaf_end"] = leaf_end
     return {name: np.concatenate(parts) for name, parts in arrays.items()}
 
 
-def _check_no_prefix(goes_on: np.ndarray, opens: np.ndarray, items: np.ndarray, order: np.ndarray) -> None:
+def _check_no_prefix(goes_on: np.ndarray, opens: np.ndarray, rows: np.ndarray, order: np.ndarray) -> None:
     """Sorted, a proper prefix stands right before a sequence that extends it: neighbours are enough."""
     prefix = np.flatnonzero(goes_on[1:] & ~goes_on[:-1] & ~opens[1:])
     if len(prefix):
-        short, long = order[items[prefix[0]]], order[items[prefix[0] + 1]]
+        short, long = order[rows[prefix[0]]], order[rows[prefix[0] + 1]]
         raise ValueError(
             f"ItemTrie: the sequence of row {short} is a proper prefix of that of row {long}; "
             "end every sequence with a terminal token"

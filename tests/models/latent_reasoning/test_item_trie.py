@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hf_latentrec.models.latent_reasoning import item_trie_builder
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
 
 EOS = 0
+PADDING = -100
 
 
 def random_catalog(seed: int, fixed_length: bool, num_items: int = 60) -> list[list[int]]:
@@ -103,6 +105,108 @@ def test_depths_children_and_tokens(fixed_length):
 
 
 @pytest.mark.parametrize("fixed_length", [True, False])
+def test_leaf_range_holds_the_sequences_that_begin_so(fixed_length):
+    sequences = random_catalog(0, fixed_length)
+    trie = ItemTrie.from_sequences(sequences)
+    nodes = torch.arange(trie.num_nodes)
+    start, end = trie.leaf_range(nodes)
+    assert trie.leaf_start.equal(start.int()) and trie.leaf_end.equal(end.int())
+    for node, prefix in enumerate(unpadded(trie.sequences(nodes))):
+        rows = {row for row, sequence in enumerate(sequences) if sequence[: len(prefix)] == prefix}
+        assert set(trie.item_order[start[node] : end[node]].tolist()) == rows
+    start, end = trie.leaf_range(torch.tensor([-1]))
+    assert start.equal(end)
+
+
+@pytest.mark.parametrize("fixed_length", [True, False])
+def test_columns_are_those_of_the_codebook(fixed_length):
+    trie = ItemTrie.from_sequences(random_catalog(0, fixed_length))
+    for depth in range(trie.max_depth):
+        nodes = torch.arange(trie.depth_ptr[depth], trie.depth_ptr[depth + 1])
+        children = trie.children(nodes, depth)
+        first, count = trie.edges(nodes)
+        assert count.equal(children.mask.sum(-1)) and trie.codebook_size(depth) == len(trie.tokens_at(depth))
+        assert (first[count > 0] + 1).equal(children.nodes[count > 0, 0])
+        columns = trie.columns_from(first, depth)[children.mask]
+        assert trie.tokens_at(depth)[columns].equal(children.tokens[children.mask])
+        assert trie.is_full(depth) == (count == trie.codebook_size(depth)).all()
+    first, count = trie.edges(torch.tensor([-1]))
+    assert count.item() == 0 and trie.columns_from(first, 0).shape == (1, trie.max_children[0])
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(256, torch.uint8), (257, torch.int16), (40_000, torch.int32)])
+def test_columns_take_the_smallest_dtype(size, dtype):
+    trie = ItemTrie.from_sequences([[token, 1] for token in range(size)])
+    assert trie.child_column.dtype == dtype
+    assert trie.children(torch.tensor([0]), 0).tokens[0].tolist() == list(range(size))
+    assert trie.walk(torch.tensor([[size - 1, 1]])).tolist() == [[0, size, 2 * size]]
+
+
+def unpadded(sequences: torch.Tensor) -> list[list[int]]:
+    return [[token for token in row if token != PADDING] for row in sequences.tolist()]
+
+
+def shared_starts(seed: int) -> list[list[int]]:
+    """Titles with long forced stretches: few branchings, some sequences twice."""
+    rng = np.random.default_rng(seed)
+    stems = [rng.integers(1, 9, rng.integers(2, 5)).tolist() for _ in range(4)]
+    middles = [rng.integers(1, 9, rng.integers(1, 4)).tolist() for _ in range(3)]
+    return [[*stems[rng.integers(4)], *middles[rng.integers(3)], rng.integers(1, 4), EOS] for _ in range(30)]
+
+
+@pytest.mark.parametrize("sequences", [random_catalog(0, True), random_catalog(1, False), shared_starts(0)])
+def test_paths_equal_a_walk_through_the_dict(sequences):
+    trie = ItemTrie.from_sequences(sequences)
+    nodes = torch.arange(trie.num_nodes)
+    prefix_of = {0: []}  # node: its tokens, and the node at the end of its forced stretch
+    forced = {}
+
+    def visit(node: int, depth: int) -> int:
+        children = trie.children(torch.tensor(node), depth)
+        ends = []
+        for token, child in torch.stack([children.tokens, children.nodes], 1)[children.mask].tolist():
+            prefix_of[child] = [*prefix_of[node], token]
+            ends.append(visit(child, depth + 1))
+        forced[node] = ends[0] if len(ends) == 1 else node
+        return forced[node]
+
+    visit(0, 0)
+    assert trie.depth_of(nodes).tolist() == [len(prefix_of[n]) for n in nodes.tolist()]
+    assert unpadded(trie.sequences(nodes)) == [prefix_of[n] for n in nodes.tolist()]
+    assert trie.forced_end(nodes).tolist() == [forced[n] for n in nodes.tolist()]
+    assert any(forced[n] != n for n in forced)
+    outside = torch.tensor([[-1, 0]])
+    assert trie.forced_end(outside).tolist() == [[-1, forced[0]]] and trie.depth_of(outside).tolist() == [[-1, 0]]
+
+    below = {n: min(s for s in sequences if s[: len(p)] == p) for n, p in prefix_of.items()}  # leftmost sequence
+    depths = torch.arange(-2, trie.max_depth + 2)
+    found = trie.path_tokens(nodes[:, None], depths).tolist()
+    for n in nodes.tolist():
+        token_at = dict(enumerate(below[n]))
+        assert found[n] == [token_at.get(d, PADDING) for d in depths.tolist()]
+    assert trie.path_tokens(torch.full_like(depths, -1), depths).eq(PADDING).all()
+
+
+def test_width_of_sequences():
+    uniform = ItemTrie.from_sequences([[1, 2, 3], [4, 5, 6]])
+    assert uniform.sequences(torch.tensor([0, 1])).tolist() == [[PADDING] * 3, [1, PADDING, PADDING]]
+    ragged = ItemTrie.from_sequences([[1, 2, 3, 0], [4, 0]])
+    assert ragged.sequences(torch.tensor([1, 4])).tolist() == [[1, PADDING], [4, 0]]
+
+
+def test_a_trie_made_and_asked_under_inference_mode_can_be_trained_with(tmp_path):
+    sequences = torch.tensor([[1, 2], [3, 4]])
+    with torch.inference_mode():
+        trie = ItemTrie.from_sequences(sequences.tolist())
+        trie.sequences(torch.tensor([1])), trie.forced_end(torch.tensor([1]))
+        trie.save(tmp_path / "trie.safetensors")
+        loaded = ItemTrie.load(tmp_path / "trie.safetensors")
+    for each in (trie, loaded):
+        held = [value for value in vars(each).values() if isinstance(value, torch.Tensor)]
+        assert held and not any(tensor.is_inference() for tensor in held)
+
+
+@pytest.mark.parametrize("fixed_length", [True, False])
 def test_walk_follows_and_leaves(fixed_length):
     sequences = random_catalog(1, fixed_length)
     trie = ItemTrie.from_sequences(sequences)
@@ -116,6 +220,17 @@ def test_walk_follows_and_leaves(fixed_length):
         assert set(path[len(sequence) + 1 :]) == {-1}
         assert row in trie.leaf_items(nodes[row, [len(sequence)]])[0].tolist()
     assert trie.walk(padded.view(5, -1, width)).equal(nodes.view(5, -1, width + 1))
+
+
+@pytest.mark.parametrize("fixed_length", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_walk_equals_steps_through_the_dict(seed, fixed_length):
+    sequences = random_catalog(seed, fixed_length)
+    trie = ItemTrie.from_sequences(sequences)
+    known = {tuple(prefix): node for node, prefix in enumerate(unpadded(trie.sequences(torch.arange(trie.num_nodes))))}
+    tokens = torch.randint(-1, 7, (400, trie.max_depth + 1))
+    expected = [[known.get(tuple(row[:end]), -1) for end in range(len(row) + 1)] for row in tokens.tolist()]
+    assert trie.walk(tokens).tolist() == expected
 
 
 def test_walk_rejects_tokens_that_alias_another_nodes_key():
@@ -145,11 +260,43 @@ def test_shared_leaf_is_ordered_by_priority_then_row():
     assert items(ItemTrie.from_sequences(sequences, priority=[1, 5, 0, 7, 5])) == [2, 3, 1, 4, 0]
 
 
+def test_order_of_rows_with_many_tokens_and_large_ids():
+    """Several words of sort keys, keys that leave no room for the index, and tokens too sparse for a table."""
+    rng = np.random.default_rng(0)
+    sequences = [[*rng.integers(0, 2, 90).tolist(), 5] for _ in range(20)] * 2  # ties within a word are rare, so
+    sequences += [[0] * n + [1, *rng.integers(2**20, 2**30, 3).tolist(), 9] for n in range(80)]  # long shared starts
+    trie = ItemTrie.from_sequences(sequences)
+    assert trie.item_order.tolist() == sorted(range(len(sequences)), key=lambda row: (sequences[row], row))
+    assert as_dict(trie) == dict_trie(sequences, range(len(sequences)))
+
+
+def test_keys_without_room_for_the_index(monkeypatch):
+    sequences = random_catalog(4, fixed_length=False)
+    expected = as_dict(ItemTrie.from_sequences(sequences))
+    for bits in (1, 8, 10, 16):
+        monkeypatch.setattr(item_trie_builder, "_KEY_BITS", bits)
+        assert as_dict(ItemTrie.from_sequences(sequences)) == expected
+
+
+def test_duplicates_can_be_refused():
+    sequences = [[1, 2], [3, 4], [1, 2], [5, 6], [5, 6], [1, 2]]
+    with pytest.raises(ValueError, match=r"5 items share .* rows \[0, 2, 5\] all have \[1, 2\].*on_duplicate"):
+        ItemTrie.from_sequences(sequences, on_duplicate="error")
+    assert ItemTrie.from_sequences(sequences[1:4], on_duplicate="error").num_leaves == 3
+    with pytest.raises(ValueError, match="on_duplicate='first'; choose one of 'share', 'error'"):
+        ItemTrie.from_sequences(sequences, on_duplicate="first")
+
+
 def test_flat_arrays_equal_lists():
     sequences = random_catalog(2, fixed_length=False)
     flat = np.concatenate(sequences)
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
     assert as_dict(ItemTrie.from_sequences((flat, offsets))) == as_dict(ItemTrie.from_sequences(sequences))
+    assert as_dict(ItemTrie.from_sequences((flat.astype(np.uint16), offsets))) == as_dict(
+        ItemTrie.from_sequences(sequences)
+    )
+    with pytest.raises(ValueError, match=f"offsets go from 0 to {len(flat)}, but there are {len(flat) - 1} tokens"):
+        ItemTrie.from_sequences((flat[:-1], offsets))
 
 
 @pytest.mark.parametrize(
@@ -180,14 +327,24 @@ def test_bad_allowed_items_and_priority():
         ItemTrie.from_sequences([[1], [2]], priority=[1.0])
 
 
-def test_save_and_load(tmp_path):
-    sequences = random_catalog(3, fixed_length=False)
-    trie = ItemTrie.from_sequences(sequences, catalog_fingerprint="abc")
+@pytest.mark.parametrize("fixed_length", [True, False])
+def test_save_and_load(tmp_path, fixed_length):
+    trie = ItemTrie.from_sequences(random_catalog(3, fixed_length), catalog_fingerprint="abc")
     trie.save(tmp_path / "trie.safetensors")
     loaded = ItemTrie.load(tmp_path / "trie.safetensors")
     assert as_dict(loaded) == as_dict(trie)
     assert loaded.catalog_fingerprint == "abc"
     assert loaded.depth_ptr == trie.depth_ptr and loaded.max_children == trie.max_children
+    assert loaded.leaf_end.equal(trie.leaf_end)
+
+
+def test_load_names_a_file_of_an_earlier_version(tmp_path):
+    path = tmp_path / "trie.safetensors"
+    save_file({"row_ptr": torch.zeros(3), "child_token": torch.zeros(2)}, path, {"digest": "0", "format": "pt"})
+    with pytest.raises(
+        ValueError, match="trie.safetensors has version 1, but version 2 is read; build the trie again"
+    ):
+        ItemTrie.load(path)
 
 
 def test_load_refuses_truncated_and_tampered_files(tmp_path):
