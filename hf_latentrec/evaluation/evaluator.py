@@ -82,12 +82,17 @@ class RecEvaluator:
 
         Returns:
             `EvaluationResult`: the same on every process.
+
+        Raises:
+            ValueError: with `exclude_seen`, for a user who has seen the whole catalog.
         """
         state = PartialState()
+        lengths = np.array([len(history) for history in self.examples["history"]])
+        if exclude_seen:
+            self._check_something_is_unseen(lengths)
         was_training = model.training
         model.eval()
         # Users of similar history length share a batch, so little is padded; every process takes every n-th batch.
-        lengths = np.array([len(history) for history in self.examples["history"]])
         by_length = np.argsort(-lengths, kind="stable")
         batches = [by_length[i : i + self.batch_size] for i in range(0, len(by_length), self.batch_size)]
         mine = batches[state.process_index :: state.num_processes]
@@ -104,16 +109,20 @@ class RecEvaluator:
     def _rank_batch(
         self, model: LatentReasoningMixin, trie: ItemTrie, batch: dict[str, list], exclude_seen: bool
     ) -> np.ndarray:
-        inputs = self.processor(batch["history"], return_tensors="pt").to(model.device)
-        allowed = self.processor.exclude_seen_mask(batch["history"]).to(model.device) if exclude_seen else None
-        output = model.generate(
-            **inputs,
-            item_trie=trie,
-            num_beams=self.num_beams,
-            normalize=self.normalize,
-            allowed_items=allowed,
-        )
-        return self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]), allowed)
+        inputs = self.processor(batch["history"], return_tensors="pt", exclude_seen=exclude_seen).to(model.device)
+        output = model.generate(**inputs, item_trie=trie, num_beams=self.num_beams, normalize=self.normalize)
+        return self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]))
+
+    def _check_something_is_unseen(self, history_lengths: np.ndarray) -> None:
+        """Before the first batch, and on every process: one that stopped alone would leave the others waiting."""
+        num_items = len(self.processor.catalog)
+        for row in np.flatnonzero(history_lengths >= num_items).tolist():
+            example = self.examples[row]
+            if len(set(example["history"])) >= num_items:
+                raise ValueError(
+                    f"RecEvaluator: user_id {example['user_id']!r} (example {row}) has seen all {num_items} items, so "
+                    "exclude_seen=True leaves nothing to rank; leave the user out, or pass exclude_seen=False"
+                )
 
 
 __all__ = ["PROTOCOLS", "EvaluationResult", "RecEvaluator"]

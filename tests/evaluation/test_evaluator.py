@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from datasets import Dataset
 
 from hf_latentrec.evaluation import RecEvaluator
 from tests.tiny import make_tiny_recommender
@@ -42,6 +43,19 @@ def test_excluding_seen_items_ranks_no_lower_and_mode_is_restored():
     free, unseen = (evaluator.evaluate(model, exclude_seen).ranks for exclude_seen in (False, True))
     assert (unseen <= free).all() and (unseen < free).any() and (unseen > 0).all()
     assert model.training
+
+
+def test_a_user_who_has_seen_everything_is_named():
+    model, processor, splits = make_tiny_recommender()
+    rows = splits["test"].select(range(3)).to_list()
+    rows[1]["history"] = processor.catalog.item_ids + rows[1]["history"]
+    rows[0]["history"] = rows[0]["history"] * len(processor.catalog)  # long, but of few items
+    evaluator = RecEvaluator(processor, Dataset.from_list(rows), num_beams=5)
+    model.train()
+    with pytest.raises(ValueError, match=f"user_id '{rows[1]['user_id']}' \\(example 1\\) has seen all"):
+        evaluator.evaluate(model, exclude_seen=True)
+    assert model.training
+    assert len(evaluator.evaluate(model).ranks) == 3
 
 
 def test_no_examples_is_an_error():

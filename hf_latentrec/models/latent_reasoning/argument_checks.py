@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from .beam_search import NORMALIZATIONS
+from .answer_scores import NORMALIZATIONS
 from .item_trie import ItemTrie
+from .modeling_outputs import LatentRecGenerateOutput
+from .sub_catalog import SubCatalog
+
+
+ON_EMPTY = ("error", "skip")
+EARLY_STOPPING = (False, True, "never")
 
 
 def check_answers(
@@ -34,8 +42,11 @@ def check_generation(
     num_beams: int,
     num_return_sequences: int,
     normalize: str,
+    length_penalty: float,
+    early_stopping: bool | str,
     num_thoughts: int,
-    allowed_items: torch.Tensor | None,
+    on_empty: str,
+    compile: bool,
 ) -> None:
     """Whether `generate` can do what it is asked for."""
     if num_beams < 1 or not 1 <= num_return_sequences <= num_beams:
@@ -43,8 +54,15 @@ def check_generation(
             f"num_beams is {num_beams} and num_return_sequences {num_return_sequences}; pass "
             "1 <= num_return_sequences <= num_beams"
         )
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"normalize is {normalize!r}; choose one of {NORMALIZATIONS}")
+    for name, value, choices in (
+        ("normalize", normalize, NORMALIZATIONS),
+        ("early_stopping", early_stopping, EARLY_STOPPING),
+        ("on_empty", on_empty, ON_EMPTY),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; choose one of {choices}")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"length_penalty is {length_penalty}; pass a finite number (0.0 for none)")
     if num_thoughts < 0:
         raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
     if trie.max_token >= vocab_size:
@@ -52,12 +70,51 @@ def check_generation(
             f"the trie holds token {trie.max_token}, but the model's vocabulary has {vocab_size} "
             "tokens; resize the embeddings to the tokenizer, or load the trie that was saved with the model"
         )
-    if not trie.has_uniform_depth:
-        raise ValueError("the trie holds sequences of different lengths; beam search takes one length so far")
-    if allowed_items is not None:
-        empty = (~allowed_items.any(1)).nonzero()[:, 0].tolist()
-        if empty:
-            raise ValueError(f"allowed_items allows no item for prompt(s) {empty[:5]}; allow at least one item each")
+    if compile and not trie.has_uniform_depth:
+        raise ValueError(
+            "compile is set, but the trie holds answers of different lengths, whose steps have no fixed shapes; leave "
+            "it out"
+        )
 
 
-__all__ = ["check_answers", "check_generation"]
+def check_prompts(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+    """Whether every prompt has something to read."""
+    if input_ids.dim() != 2 or 0 in input_ids.shape:
+        raise ValueError(
+            f"input_ids have shape {tuple(input_ids.shape)}; pass [B, L] with one prompt and token at least"
+        )
+    if attention_mask is None:
+        return
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)} and input_ids {tuple(input_ids.shape)}; pass "
+            "both as the processor returned them"
+        )
+    if empty := _rows_where(~attention_mask.bool().any(1)):
+        raise ValueError(f"prompt(s) {empty[:5]} hold no token (attention_mask is 0 throughout); leave them out")
+
+
+def check_not_empty(sub_catalog: SubCatalog) -> None:
+    """Whether every prompt may be answered with something."""
+    if empty := _rows_where(sub_catalog.num_allowed() == 0):
+        raise ValueError(
+            f"allowed_items and seen_items leave no item for prompt(s) {empty[:5]}; leave them out, or pass "
+            'on_empty="skip" to answer them with nothing'
+        )
+
+
+def check_scores(output: LatentRecGenerateOutput) -> None:
+    """Whether the model gave numbers."""
+    if broken := output.user_indices[output.sequences_scores.isnan()].unique().tolist():
+        raise ValueError(
+            f"the scores of prompt(s) {broken[:5]} are NaN; the weights hold NaN or infinite values, or overflow in "
+            "the model's dtype (try bfloat16 or float32)"
+        )
+
+
+def _rows_where(mask_B: torch.Tensor) -> list[int]:
+    """Indices of the true rows; waits for the device, once."""
+    return mask_B.nonzero()[:, 0].tolist()
+
+
+__all__ = ["check_answers", "check_generation", "check_not_empty", "check_prompts", "check_scores"]

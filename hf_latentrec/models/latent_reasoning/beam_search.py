@@ -1,7 +1,6 @@
-"""Catalog-constrained beam search over the branches of an encoded prompt.
+"""Catalog-constrained beam search over the branches of an encoded prompt, for answers of one length.
 
-Shapes: B prompts, K beams, C children of a trie node, T answer tokens, U tokens of one step's codebook, D hidden,
-V vocabulary, I items, S cache slots.
+Shapes: B prompts, K beams, C children of a trie node, S cache slots.
 """
 
 from __future__ import annotations
@@ -11,56 +10,30 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .item_trie import Children, ItemTrie
+from .answer_scores import score_children
+from .beam_step import select_children
+from .branch_decoder import BranchDecoder
+from .item_trie import ItemTrie
 from .thought_state import ThoughtState
 
 
 if TYPE_CHECKING:
     from .modeling_latent_reasoning import LatentReasoningMixin
-
-NORMALIZATIONS = ("catalog", "vocabulary")
+    from .sub_catalog import SubCatalog
 
 
 @dataclass
 class Beams:
-    """The K best answers of each prompt; a beam that does not exist has the score -inf."""
-
-    tokens_BKT: torch.Tensor
-    scores_BK: torch.Tensor
-    nodes_BK: torch.Tensor
-
-
-def child_log_probs(
-    model: LatentReasoningMixin, hidden: torch.Tensor, trie: ItemTrie, children: Children, depth: int, normalize: str
-) -> torch.Tensor:
     """
-    Log-probabilities of the children of trie nodes, in float32.
-
-    With `"catalog"` the softmax runs over the children alone (LASAR App. E.6.1: mask before softmax), and only the
-    rows of the output projection that can occur at this depth are computed. With `"vocabulary"` it runs over the
-    vocabulary and the children are picked afterwards, as beam search in transformers does.
+    The K best answers of each prompt, best first.
 
     Args:
-        model: the recommender, for its output projection.
-        hidden (`torch.Tensor` [..., D]): hidden states that predict the next token.
-        trie (`ItemTrie`): on the device of `hidden`.
-        children (`Children` [..., C]): of the nodes that the states stand at.
-        depth (`int`): depth of these nodes.
-        normalize (`str`): `"catalog"` or `"vocabulary"`.
-
-    Returns:
-        `torch.Tensor` [..., C]: -inf where there is no child.
+        scores_BK (`torch.Tensor`): -inf for a beam that does not exist.
+        nodes_BK (`torch.LongTensor`): leaves of the trie.
     """
-    if normalize == "vocabulary":
-        logits = model.lm_head(hidden).float()
-        log_norm = logits.logsumexp(-1, keepdim=True)
-        return (logits.gather(-1, children.tokens) - log_norm).masked_fill(~children.mask, -torch.inf)
-    codebook_U = trie.tokens_at(depth)
-    logits = torch.nn.functional.linear(hidden, model.lm_head.weight[codebook_U]).float()
-    column = torch.searchsorted(codebook_U, children.tokens).clamp(max=len(codebook_U) - 1)
-    log_probs = logits.gather(-1, column).masked_fill(~children.mask, -torch.inf).log_softmax(-1)
-    # The softmax of a node without children is NaN; masked on both sides, it reaches neither values nor gradients.
-    return log_probs.masked_fill(~children.mask, -torch.inf)
+
+    scores_BK: torch.Tensor
+    nodes_BK: torch.Tensor
 
 
 def beam_search(
@@ -69,51 +42,61 @@ def beam_search(
     trie: ItemTrie,
     num_beams: int,
     normalize: str = "catalog",
-    allowed_items: torch.Tensor | None = None,
+    sub_catalog: SubCatalog | None = None,
+    compile: bool = False,
 ) -> Beams:
     """
-    The `num_beams` most probable answers of the catalog, level by level through the trie.
+    The `num_beams` most probable answers of a catalog whose sequences have one length, level by level.
 
-    The prompt stays as it was encoded: a step appends one token per beam to the cache, and each beam sees the prompt,
-    the thoughts and its own ancestors only. Nothing in the loop waits for the device.
+    The prompt stays as it was encoded: a step runs one token per beam, and each beam sees the prompt, the thoughts and
+    its own ancestors only. All shapes are known beforehand and nothing in the loop waits for the device.
 
     Args:
         model: the recommender.
         state (`ThoughtState`): one branch per prompt, ready to answer.
         trie (`ItemTrie`): the catalog; all its sequences have one length.
         num_beams (`int`): beams per prompt, K; at most the number of answers in the catalog is used.
-        normalize (`str`): see [`child_log_probs`].
-        allowed_items (`torch.BoolTensor` [B, I], *optional*): what each prompt may be answered with, in catalog order.
-            An item keeps the score that it has in the whole catalog, so this is a filter of the full ranking.
+        normalize (`str`): see [`score_children`].
+        sub_catalog (`SubCatalog`, *optional*): what each prompt may be answered with. An item keeps the score that it
+            has in the whole catalog, so this is a filter of the full ranking.
+        compile (`bool`): see [`BranchDecoder`].
 
     Returns:
         `Beams`: best first.
     """
-    allowed = None if allowed_items is None else trie.allowed_prefix(allowed_items)
     num_beams = min(num_beams, trie.num_leaves)
-    B, device = state.hidden_BKD.shape[0], state.hidden_BKD.device
-    nodes_BK = torch.zeros(B, 1, dtype=torch.long, device=device)
+    B, device = len(state.hidden_BKD), state.hidden_BKD.device
+    decoder = BranchDecoder(model, state, compile)
+    used = decoder.num_prompt_slots
+    visible_BKS = decoder.prompt_visible_BS[:, None]
+    hidden_BKD = state.hidden_BKD
     scores_BK = torch.zeros(B, 1, device=device)
-    tokens_BKT = torch.empty(B, 1, 0, dtype=torch.long, device=device)
+    nodes_BK = torch.zeros(B, 1, dtype=torch.long, device=device)
 
     for depth in range(trie.max_depth):
         if depth > 0:
-            state, _ = model.extend(state, model.token_embeddings(tokens_BKT[:, :, -1:]))
-        children = trie.children(nodes_BK, depth)
-        children = children._replace(mask=children.mask & scores_BK.isfinite()[..., None])  # beams that exist
-        log_probs_BKC = child_log_probs(model, state.hidden_BKD, trie, children, depth, normalize)
-        if allowed is not None:
-            log_probs_BKC = log_probs_BKC.masked_fill(~trie.holds_allowed(children.nodes, allowed), -torch.inf)
-        candidates = (scores_BK[..., None] + log_probs_BKC).flatten(1)
-        scores_BK, index_BK = candidates.topk(min(num_beams, candidates.shape[1]), dim=1)
-        parent_BK = index_BK // children.tokens.shape[-1]
-        nodes_BK = children.nodes.flatten(1).gather(1, index_BK)
-        new_token_BK1 = children.tokens.flatten(1).gather(1, index_BK)[..., None]
-        history = tokens_BKT.gather(1, parent_BK[..., None].expand(-1, -1, depth))
-        tokens_BKT = torch.cat([history, new_token_BK1], dim=-1)
-        if depth + 1 < trie.max_depth:
-            state = state.select_branches(parent_BK)
-    return Beams(tokens_BKT, scores_BK, nodes_BK)
+            K = nodes_BK.shape[1]
+            slots_BK = torch.arange(used, used + K, device=device).expand(B, K)
+            used += K
+            visible_BKS = visible_BKS.scatter(2, slots_BK[..., None], True)
+            tokens_BK = trie.tokens_into(nodes_BK, depth)
+            hidden_BKD = decoder.feed(tokens_BK, depth - 1, visible_BKS, slots_BK, used)
+        log_probs_BKC = score_children(model, hidden_BKD, trie, nodes_BK, depth, normalize)
+        if sub_catalog is not None:
+            log_probs_BKC = mask_children(log_probs_BKC, trie, nodes_BK, sub_catalog)
+        scores_BK, parent_BK, nodes_BK = select_children(scores_BK, log_probs_BKC, trie, nodes_BK, num_beams)
+        visible_BKS = visible_BKS.gather(1, parent_BK[..., None].expand(-1, -1, visible_BKS.shape[-1]))
+    return Beams(scores_BK, nodes_BK)
 
 
-__all__ = ["NORMALIZATIONS", "Beams", "beam_search", "child_log_probs"]
+def mask_children(
+    log_probs_BKC: torch.Tensor, trie: ItemTrie, nodes_BK: torch.Tensor, sub_catalog: SubCatalog
+) -> torch.Tensor:
+    """-inf for children beneath which a prompt's sub-catalog has nothing."""
+    first_BK, _ = trie.edges(nodes_BK)
+    child_BKC = first_BK[..., None] + torch.arange(1, log_probs_BKC.shape[-1] + 1, device=nodes_BK.device)
+    child_BKC = child_BKC.clamp(max=trie.num_nodes - 1)  # behind a node's own children, where it is -inf anyway
+    return log_probs_BKC.masked_fill(~sub_catalog.holds(child_BKC), -torch.inf)
+
+
+__all__ = ["Beams", "beam_search", "mask_children"]

@@ -1,6 +1,7 @@
 """The catalog as a constraint on plain `transformers` generation.
 
-Shapes: B prompts, R = B * num_beams rows, T answer tokens so far, V vocabulary, I items.
+Shapes: B prompts, R = B * num_beams rows, T answer tokens so far, C children, V vocabulary, I items,
+H seen items.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import torch
 from transformers import LogitsProcessor
 
 from .item_trie import ItemTrie
+from .sub_catalog import SubCatalog
 
 
 class ItemTrieLogitsProcessor(LogitsProcessor):
@@ -28,7 +30,10 @@ class ItemTrieLogitsProcessor(LogitsProcessor):
         prompt_length (`int`): Tokens in `input_ids` before the answer (padding included; 0 with `inputs_embeds`).
         num_beams (`int`, *optional*, defaults to 1): Rows per prompt; they are neighbours.
         eos_token_id (`int`, *optional*): Ends a finished row. Needed where items differ in length.
-        allowed_items (`torch.BoolTensor` of shape `[B, I]`, *optional*): Sub-catalog of each prompt.
+        allowed_items (`torch.BoolTensor` of shape `[I]` or `[B, I]`, *optional*): What all prompts, or each, may be
+            answered with, in catalog order.
+        seen_items (`torch.LongTensor` of shape `[B, H]`, *optional*): Catalog rows that each prompt may not be
+            answered with, padded with -1.
 
     Example:
         >>> trie = ItemTrie.from_sequences([[5, 9], [2, 7], [5, 8]])
@@ -45,10 +50,11 @@ class ItemTrieLogitsProcessor(LogitsProcessor):
         num_beams: int = 1,
         eos_token_id: int | None = None,
         allowed_items: torch.Tensor | None = None,
+        seen_items: torch.Tensor | None = None,
     ):
         self.trie, self.prompt_length, self.num_beams, self.eos_token_id = trie, prompt_length, num_beams, eos_token_id
-        prefix = None if allowed_items is None else trie.allowed_prefix(allowed_items)
-        self._allowed_prefix = None if prefix is None else prefix.repeat_interleave(num_beams, dim=0)  # [R, I+1]
+        self.allowed_items, self.seen_items = allowed_items, seen_items
+        self._sub_catalog: SubCatalog | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """
@@ -60,13 +66,16 @@ class ItemTrieLogitsProcessor(LogitsProcessor):
             `torch.FloatTensor` of shape `[R, V]`: the scores, -inf where no item goes on.
 
         Raises:
-            `ValueError`: no row of a prompt can go on, or a row is finished and there is no `eos_token_id`.
+            `ValueError`: no row of a prompt can go on, a row is finished and there is no `eos_token_id`, or
+                `allowed_items` or `seen_items` do not fit.
         """
         self.trie = self.trie.to(scores.device)
         answer = input_ids[:, self.prompt_length :]
         path = self.trie.walk(answer)  # [R, T+1]
         depth = min(answer.shape[1], self.trie.max_depth)
-        tokens, _, mask = self.trie.children(path[:, -1], depth, self._prefix(len(scores), scores.device))
+        tokens, nodes, mask = self.trie.children(path[:, -1], depth)
+        if self.allowed_items is not None or self.seen_items is not None:
+            mask = mask & self._holds_allowed(nodes)
         goes_on = mask.any(dim=1)
         ends = self.trie.is_leaf(path).any(dim=1)
         self._check(answer, goes_on, ends)
@@ -77,16 +86,13 @@ class ItemTrieLogitsProcessor(LogitsProcessor):
             keep[~goes_on, self.eos_token_id] = True
         return scores.masked_fill(~keep, float("-inf"))
 
-    def _prefix(self, num_rows: int, device: torch.device) -> torch.Tensor | None:
-        if self._allowed_prefix is None:
-            return None
-        if len(self._allowed_prefix) != num_rows:
-            raise ValueError(
-                f"ItemTrieLogitsProcessor: allowed_items has {len(self._allowed_prefix) // self.num_beams} rows of "
-                f"{self.num_beams} beams, but {num_rows} rows are generated; pass one row per prompt"
-            )
-        self._allowed_prefix = self._allowed_prefix.to(device)
-        return self._allowed_prefix
+    def _holds_allowed(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Whether something allowed lies beneath nodes [R, C]. Only now B and the device are known."""
+        num_prompts = len(nodes) // self.num_beams
+        known = self._sub_catalog
+        if known is None or known.num_prompts != num_prompts or known.trie is not self.trie:
+            self._sub_catalog = SubCatalog(self.trie, num_prompts, self.allowed_items, self.seen_items)
+        return self._sub_catalog.holds(nodes.view(num_prompts, self.num_beams, -1)).view_as(nodes)
 
     def _check(self, answer: torch.Tensor, goes_on: torch.Tensor, ends: torch.Tensor) -> None:
         if self.eos_token_id is None and not goes_on.all():
@@ -102,7 +108,7 @@ class ItemTrieLogitsProcessor(LogitsProcessor):
             tokens = answer[prompt * self.num_beams].tolist()
             raise ValueError(
                 f"ItemTrieLogitsProcessor: no (allowed) item begins with the answer {tokens} of prompt {prompt}; "
-                f"check prompt_length={self.prompt_length}, num_beams={self.num_beams} and allowed_items"
+                f"check prompt_length={self.prompt_length}, num_beams={self.num_beams}, allowed_items and seen_items"
             )
 
 

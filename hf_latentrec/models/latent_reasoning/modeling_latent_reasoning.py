@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from .answer_scores import score_answers
 from .argument_checks import check_answers
-from .beam_search import child_log_probs
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie
@@ -276,17 +276,7 @@ class LatentReasoningMixin(LatentGenerationMixin):
         if item_trie is None:
             picked = _pick_log_probs(self.lm_head(hidden[real]), tokens[real])
             return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, picked)
-        nodes = item_trie.walk(tokens)
-        columns = []
-        for depth in range(min(tokens.shape[-1], item_trie.max_depth)):
-            children = item_trie.children(nodes[..., depth], depth)
-            log_probs = child_log_probs(self, hidden[..., depth, :], item_trie, children, depth, "catalog")
-            chosen = children.mask & (children.tokens == tokens[..., depth, None])
-            picked = log_probs.masked_fill(~chosen, 0.0).sum(-1)
-            columns.append(picked.masked_fill(~chosen.any(-1), -torch.inf))
-        beyond = tokens.shape[-1] - len(columns)
-        log_probs = nn.functional.pad(torch.stack(columns, dim=-1), (0, beyond), value=-torch.inf)
-        return log_probs.masked_fill(~real, 0.0)
+        return score_answers(self, hidden, tokens, item_trie).masked_fill(~real, 0.0)
 
     def forward(
         self,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import ModelOutput
 
+from .sub_catalog import SubCatalog
+
 
 @dataclass
 class LatentRecOutput(ModelOutput):
@@ -45,6 +47,8 @@ class LatentRecGenerateOutput(ModelOutput):
         item_nodes (`torch.LongTensor` [R]): trie leaf of each answer.
         user_indices (`torch.LongTensor` [R]): which prompt each row answers.
         num_users (`int`): number of prompts, B.
+        sub_catalog (`SubCatalog`, *optional*): what each prompt could be answered with, where that is not everything;
+            items that share a leaf are told apart by it.
         thoughts (`torch.Tensor` [B, N, D]): hidden states of the thoughts.
         num_thoughts (`torch.LongTensor` [B]): N of each prompt.
     """
@@ -54,6 +58,7 @@ class LatentRecGenerateOutput(ModelOutput):
     item_nodes: torch.LongTensor | None = None
     user_indices: torch.LongTensor | None = None
     num_users: int | None = None
+    sub_catalog: SubCatalog | None = None
     thoughts: torch.Tensor | None = None
     num_thoughts: torch.Tensor | None = None
 

@@ -1,6 +1,6 @@
 """LatentRecProcessor: histories in, model inputs out; beams in, items out.
 
-Shapes: B histories, L prompt tokens, I items, R beams of all users, M recommended items of all users.
+Shapes: B histories, L prompt tokens, H history items, I items, R beams of all users, M recommended items of all users.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
 from .catalog import ItemCatalog
 from .item_trie import ItemTrie
+from .modeling_outputs import LatentRecGenerateOutput
 from .prompt_blocks import PromptBlocks
 from .tokenization import thought_token_ids
 
@@ -112,7 +112,10 @@ class LatentRecProcessor(ProcessorMixin):
         return self.packable and self._prompts.separator_size == 0 and self.catalog.terminal_token_id is None
 
     def __call__(
-        self, histories: Sequence[Sequence[str]] | Sequence[str], return_tensors: str | None = "pt"
+        self,
+        histories: Sequence[Sequence[str]] | Sequence[str],
+        return_tensors: str | None = "pt",
+        exclude_seen: bool = False,
     ) -> BatchFeature:
         """
         Prompts of a batch of histories, cut to the newest `max_history` items and padded on the left.
@@ -120,14 +123,18 @@ class LatentRecProcessor(ProcessorMixin):
         Args:
             histories (`list[list[str]]`): Item ids, oldest first. One history (`list[str]`) is a batch of one.
             return_tensors (`str`, *optional*, defaults to `"pt"`): As in transformers; None and `"np"` give arrays.
+            exclude_seen (`bool`, *optional*, defaults to `False`): Also return what `generate` is to leave out: the
+                items of the whole history, not only of the part that enters the prompt.
 
         Returns:
-            `BatchFeature`: `input_ids` and `attention_mask` of shape `[B, L]`, int64.
+            `BatchFeature`: `input_ids` and `attention_mask` of shape `[B, L]`, int64; with `exclude_seen` also
+            `seen_items` of shape `[B, H]`, int64: catalog rows, padded with -1.
 
         Raises:
             `ValueError`: an empty history or an unknown item; names history, position and id.
         """
         rows, counts = self._history_rows(histories)
+        seen_items = _pad(rows, counts, -1) if exclude_seen else None
         from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(rows))
         rows, counts = rows[from_end <= self.max_history], np.minimum(counts, self.max_history)
         ids, sizes = self._prompts.encode(rows, counts)
@@ -138,6 +145,8 @@ class LatentRecProcessor(ProcessorMixin):
         input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
         input_ids[mask] = ids
         data = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+        if seen_items is not None:
+            data["seen_items"] = seen_items
         return BatchFeature(data, tensor_type=return_tensors)
 
     def encode_history(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,38 +168,21 @@ class LatentRecProcessor(ProcessorMixin):
         """Token sequences of items as answers, with their terminal: one int32 array per catalog row."""
         return [self.catalog.answer_tokens(row) for row in rows]
 
-    def exclude_seen_mask(self, histories: Sequence[Sequence[str]] | Sequence[str]) -> torch.Tensor:
-        """
-        What is new to each user, from the whole history (not only the part that enters the prompt).
-
-        Args:
-            histories (`list[list[str]]`): Item ids.
-
-        Returns:
-            `torch.BoolTensor` of shape `[B, I]`, in catalog order; False for the items of the history.
-        """
-        rows, counts = self._history_rows(histories)
-        allowed = np.ones((len(counts), len(self.catalog)), dtype=bool)
-        allowed[np.repeat(np.arange(len(counts)), counts), rows] = False
-        return torch.from_numpy(allowed)
-
     def post_process_recommendations(
-        self, output: Any, top_k: int | None = None, allowed_items: torch.Tensor | None = None
+        self, output: LatentRecGenerateOutput, top_k: int | None = None
     ) -> list[list[dict[str, Any]]]:
         """
-        Items of what `generate` returned. Items that share a sequence follow each other, the more popular first.
+        Items of what `generate` returned. Items that share a sequence follow each other, the more popular first; those
+        that `generate` was not allowed to recommend are left out.
 
         Args:
-            output: Has `item_nodes` `[R]` (leaves of the trie), `sequences_scores` `[R]`, `user_indices` `[R]` (the
-                prompt of each row; rows of a prompt in rank order) and `num_users` (`int`).
+            output (`LatentRecGenerateOutput`): What `generate` returned.
             top_k (`int`, *optional*): Keep this many items per user; all by default.
-            allowed_items (`torch.BoolTensor` of shape `[B, I]`, *optional*): The mask that was given to `generate`; it
-                matters where an allowed item shares its sequence with another.
 
         Returns:
             `list[list[dict]]`: per user `{"item_id": str, "title": str | None, "score": float}`, best first.
         """
-        ranking = self._rank(output, allowed_items)
+        ranking = self._rank(output)
         recommendations: list[list[dict[str, Any]]] = [[] for _ in range(output.num_users)]
         keep = ranking.rank <= (np.inf if top_k is None else top_k)
         columns = (column[keep].tolist() for column in (ranking.user, ranking.item, ranking.score))
@@ -199,19 +191,18 @@ class LatentRecProcessor(ProcessorMixin):
             recommendations[user].append(record)
         return recommendations
 
-    def rank_of(self, output: Any, target_rows: np.ndarray, allowed_items: torch.Tensor | None = None) -> np.ndarray:
+    def rank_of(self, output: LatentRecGenerateOutput, target_rows: np.ndarray) -> np.ndarray:
         """
         Rank of one item per user in what [`post_process_recommendations`] would list.
 
         Args:
-            output: See [`post_process_recommendations`].
+            output (`LatentRecGenerateOutput`): What `generate` returned.
             target_rows (`np.ndarray` of shape `[num_users]`): Catalog row of each user's target.
-            allowed_items (`torch.BoolTensor` of shape `[B, I]`, *optional*): See [`post_process_recommendations`].
 
         Returns:
             `np.ndarray` of shape `[num_users]`, int64: 1-based rank; 0 where the target is not in the list.
         """
-        ranking = self._rank(output, allowed_items)
+        ranking = self._rank(output)
         hit = ranking.item == np.asarray(target_rows)[ranking.user]
         ranks = np.zeros(output.num_users, dtype=np.int64)
         ranks[ranking.user[hit]] = ranking.rank[hit]
@@ -310,13 +301,13 @@ class LatentRecProcessor(ProcessorMixin):
             raise ValueError(f"{name}: history {history}, item {position}: {problem}")
         return rows, counts
 
-    def _rank(self, output: Any, allowed_items: torch.Tensor | None) -> _Ranking:
+    def _rank(self, output: LatentRecGenerateOutput) -> _Ranking:
         """Beams to items: shared leaves expanded, nothing twice, nothing that is not allowed."""
         item, beam = (x.cpu() for x in self.item_trie.leaf_items(output.item_nodes.to(self.item_trie.row_ptr.device)))
         user = output.user_indices.cpu()[beam]
-        if allowed_items is not None:
-            allowed = allowed_items.cpu()[user, item]
-            item, beam, user = item[allowed], beam[allowed], user[allowed]
+        if output.sub_catalog is not None:
+            kept = output.sub_catalog.keeps(item, user).cpu()
+            item, beam, user = item[kept], beam[kept], user[kept]
         item, user, score = item.numpy(), user.numpy(), output.sequences_scores.float().cpu()[beam].numpy()
         first = np.unique(user * len(self.catalog) + item, return_index=True)[1]
         order = np.sort(first)
@@ -324,6 +315,14 @@ class LatentRecProcessor(ProcessorMixin):
         user = user[order]
         rank = np.arange(len(user)) - np.searchsorted(user, user) + 1
         return _Ranking(user, item[order], score[order], rank)
+
+
+def _pad(values: np.ndarray, counts: np.ndarray, padding: int) -> np.ndarray:
+    """Rows of `counts` values each, `[B, max(counts)]`, from values end to end; padded on the right."""
+    real = np.arange(counts.max()) < counts[:, None]
+    padded = np.full(real.shape, padding, dtype=np.int64)
+    padded[real] = values
+    return padded
 
 
 __all__ = ["COMPACT_TEMPLATE", "INSTRUCTION_TEMPLATE", "LatentRecProcessor"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache
 
 
 @dataclass
@@ -25,7 +25,7 @@ class ThoughtState:
         opened (`bool`): whether the branches have read the marker that opens the thoughts.
     """
 
-    past_key_values: DynamicCache
+    past_key_values: Cache
     visible_BKS: torch.Tensor
     hidden_BKD: torch.Tensor
     prompt_hidden_BLD: torch.Tensor

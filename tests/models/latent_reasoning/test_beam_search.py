@@ -4,62 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import DynamicCache
+from torch._dynamo.testing import CompileCounter
 
+from hf_latentrec.models.latent_reasoning import branch_decoder
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
-from hf_latentrec.models.latent_reasoning.logits_process import ItemTrieLogitsProcessor
 
-from .conftest import END, START
+from .plain_search import plain_beam_search
 
 
 NUM_BEAMS = 10
-
-
-def plain_beam_search(plain, prompts, trie, num_thoughts, normalize, allowed_items=None):
-    """
-    The ordinary way: prompt and thoughts in one cache, repeated for every beam, then `generate` from the last token
-    before the answer.
-    """
-    input_ids, mask = prompts
-    B = len(input_ids)
-    ones = mask.new_ones(B, 1)
-    if num_thoughts:
-        input_ids = torch.cat([input_ids, input_ids.new_full((B, 1), START)], 1)
-        mask = torch.cat([mask, ones], 1)
-        anchor = input_ids.new_full((B, 1), END)
-    else:
-        input_ids, anchor = input_ids[:, :-1], input_ids[:, -1:]
-    cache = DynamicCache(config=plain.config)
-    prefix_mask = mask[:, : input_ids.shape[1]]
-    positions = (prefix_mask.cumsum(1) - 1).clamp(min=0)
-    hidden = plain.model(
-        input_ids, attention_mask=prefix_mask, position_ids=positions, past_key_values=cache
-    ).last_hidden_state[:, -1:]
-    for _ in range(num_thoughts):
-        mask = torch.cat([mask, ones], 1)
-        positions = mask.sum(1, keepdim=True) - 1
-        hidden = plain.model(
-            inputs_embeds=hidden, attention_mask=mask, position_ids=positions, past_key_values=cache
-        ).last_hidden_state
-    if num_thoughts:
-        mask = torch.cat([mask, ones], 1)
-    cache.batch_repeat_interleave(NUM_BEAMS)
-    output = plain.generate(
-        anchor,
-        attention_mask=mask,
-        past_key_values=cache,
-        max_new_tokens=trie.max_depth,
-        num_beams=NUM_BEAMS,
-        num_return_sequences=NUM_BEAMS,
-        length_penalty=0.0,
-        do_sample=False,
-        pad_token_id=0,
-        logits_processor=[ItemTrieLogitsProcessor(trie, 1, NUM_BEAMS, allowed_items=allowed_items)],
-        renormalize_logits=normalize == "catalog",
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    return output.sequences[:, 1:], output.sequences_scores
 
 
 @pytest.mark.parametrize("num_thoughts", [0, 3])
@@ -82,7 +35,9 @@ def test_allowed_items_equal_plain_generate(make_model, make_plain, prompts, cat
     ours = model.generate(
         *prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS, normalize="vocabulary", allowed_items=allowed
     )
-    sequences, scores = plain_beam_search(make_plain(model), prompts, catalog_trie, 1, "vocabulary", allowed)
+    sequences, scores = plain_beam_search(
+        make_plain(model), prompts, catalog_trie, 1, "vocabulary", sub_catalog={"allowed_items": allowed}
+    )
     assert torch.equal(ours.sequences, sequences)
     torch.testing.assert_close(ours.sequences_scores, scores, atol=1e-4, rtol=0)
 
@@ -187,6 +142,23 @@ def test_return_fewer_and_length_penalty(make_model, prompts, catalog_trie):
     assert not torch.equal(forced.sequences_scores, full.sequences_scores)
 
 
+@torch.no_grad()
+def test_compiled_steps_share_one_graph(make_model, prompts, catalog_trie, monkeypatch):
+    """Fixed shapes: two searches of two steps each compile the backbone once, and find the same."""
+    torch._dynamo.reset()
+    counter = CompileCounter()  # runs the traced graph as it is, so that the test needs no compiler
+    compiled = torch.compile(branch_decoder._forward, backend=counter, dynamic=False, fullgraph=True)
+    monkeypatch.setattr(branch_decoder, "_compiled_forward", lambda: compiled)
+    model = make_model(num_thoughts=1)
+    settings = {"item_trie": catalog_trie, "num_beams": len(catalog_trie.tokens_at(0))}
+    expected = model.generate(*prompts, **settings)
+    for _ in range(2):
+        output = model.generate(*prompts, **settings, compile=True)
+        assert torch.equal(output.sequences, expected.sequences)
+        torch.testing.assert_close(output.sequences_scores, expected.sequences_scores)
+    assert counter.frame_count == 1
+
+
 def test_bad_settings_are_named(make_model, prompts, catalog_trie):
     model = make_model()
     for settings, message in [
@@ -196,7 +168,8 @@ def test_bad_settings_are_named(make_model, prompts, catalog_trie):
         ({"num_thoughts": -1}, "num_thoughts is -1"),
         ({"allowed_items": torch.zeros(3, catalog_trie.num_items, dtype=torch.bool)}, "prompt\\(s\\) \\[0, 1, 2\\]"),
         ({"item_trie": ItemTrie.from_sequences([[1, 2], [3, 1000]])}, "token 1000"),
-        ({"item_trie": ItemTrie.from_sequences([[1, 2], [3]])}, "different lengths"),
+        ({"item_trie": ItemTrie.from_sequences([[1, 2], [3]]), "compile": True}, "different lengths"),
+        ({"early_stopping": "always"}, "early_stopping is 'always'"),
     ]:
         with pytest.raises(ValueError, match=message):
             model.generate(*prompts, **{"item_trie": catalog_trie, **settings})

@@ -56,11 +56,17 @@ def test_equals_dict_of_dicts(seed, fixed_length):
     trie = ItemTrie.from_sequences(sequences, catalog_fingerprint="f")
     expected = dict_trie(sequences, range(len(sequences)))
     assert as_dict(trie) == expected
-    assert trie.num_nodes == count_nodes(expected) == len(trie.child_token) + 1 == len(trie.row_ptr) - 1
+    assert (
+        trie.num_nodes
+        == count_nodes(expected)
+        == len(trie.child_column) + 1
+        == len(trie.row_ptr) - 1
+        == len(trie.leaf_start)
+    )
     assert trie.num_items == len(sequences)
     assert trie.num_leaves == len({tuple(s) for s in sequences})
     assert trie.max_depth == max(map(len, sequences))
-    assert all(getattr(trie, n).dtype == torch.int32 for n in ("row_ptr", "child_token", "leaf_start", "leaf_end"))
+    assert all(getattr(trie, n).dtype == torch.int32 for n in ("row_ptr", "leaf_start", "item_order"))
 
 
 @pytest.mark.parametrize("fixed_length", [True, False])
@@ -205,9 +211,17 @@ def test_load_refuses_truncated_and_tampered_files(tmp_path):
 
 def test_drawing_of_the_docstring():
     trie = ItemTrie.from_sequences([[5, 9], [2, 7], [5, 8]])
-    for line in ("row_ptr     ", "child_token ", "leaf_start  ", "leaf_end    ", "item_order  "):
+    for line in (
+        "row_ptr      ",
+        "child_column ",
+        "codebook     ",
+        "codebook_ptr ",
+        "leaf_start   ",
+        "leaf_end     ",
+        "item_order   ",
+    ):
         assert f"{line}{getattr(trie, line.strip()).tolist()}" in ItemTrie.__doc__
-    assert f"depth_ptr   {trie.depth_ptr}" in ItemTrie.__doc__
+    assert f"depth_ptr    {trie.depth_ptr}" in ItemTrie.__doc__
 
 
 def test_to_keeps_itself_on_the_same_device():

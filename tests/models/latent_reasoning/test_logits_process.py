@@ -49,8 +49,8 @@ def score(model, prompt: torch.Tensor, item: list[int], catalog: list[list[int]]
     return total
 
 
-def generate(model, trie, num_beams, normalize="vocabulary", allowed_items=None, eos=None):
-    processor = ItemTrieLogitsProcessor(trie, PROMPTS.shape[1], num_beams, eos, allowed_items)
+def generate(model, trie, num_beams, normalize="vocabulary", allowed_items=None, seen_items=None, eos=None):
+    processor = ItemTrieLogitsProcessor(trie, PROMPTS.shape[1], num_beams, eos, allowed_items, seen_items)
     return model.generate(
         PROMPTS,
         attention_mask=torch.ones_like(PROMPTS),
@@ -89,13 +89,39 @@ def test_items_of_different_length_end_in_eos(model):
         assert answers == [item for _, item in expected]
 
 
-def test_allowed_items_per_prompt(model):
-    allowed = torch.tensor([[True, False, False, True, False, True], [False, True, True, False, True, False]])
-    output = generate(model, ItemTrie.from_sequences(FIXED), num_beams=3, allowed_items=allowed)
+@pytest.mark.parametrize(
+    "left, sub_catalog",
+    [
+        ([[0, 3, 5], [1, 2, 4]], {"allowed_items": torch.tensor([[1, 0, 0, 1, 0, 1], [0, 1, 1, 0, 1, 0]]).bool()}),
+        ([[0, 3, 5], [1, 2, 4]], {"seen_items": torch.tensor([[1, 4, 2, -1], [0, 3, 5, 3]])}),
+        (
+            [[0, 3, 5], [2, 4, 5]],
+            {
+                "allowed_items": torch.tensor([1, 0, 1, 1, 1, 1]).bool(),
+                "seen_items": torch.tensor([[2, 4, 1], [0, 3, -1]]),
+            },
+        ),
+    ],
+)
+def test_sub_catalogs_per_prompt(model, left, sub_catalog):
+    """The three items that are left to each prompt, with the scores that they have among all."""
+    output = generate(model, ItemTrie.from_sequences(FIXED), num_beams=3, **sub_catalog)
     answers = output.sequences[:, PROMPTS.shape[1] :].tolist()
-    for row in range(2):
-        items = [item for item, ok in zip(FIXED, allowed[row], strict=True) if ok]
-        assert sorted(answers[row * 3 : row * 3 + 3]) == sorted(items)
+    for row, items in enumerate(left):
+        own = slice(row * 3, row * 3 + 3)
+        scores = {tuple(FIXED[i]): score(model, PROMPTS[row], FIXED[i], FIXED, "vocabulary") for i in items}
+        assert [tuple(answer) for answer in answers[own]] == sorted(scores, key=scores.get, reverse=True)
+        torch.testing.assert_close(
+            output.sequences_scores[own].tolist(), sorted(scores.values(), reverse=True), atol=1e-4, rtol=0
+        )
+
+
+def test_one_mask_for_all_prompts_serves_any_number_of_them():
+    in_stock = torch.tensor([0, 0, 1, 1, 0, 0]).bool()
+    processor = ItemTrieLogitsProcessor(ItemTrie.from_sequences(FIXED), 1, allowed_items=in_stock)
+    for num_prompts in (2, 1, 3):
+        scores = processor(torch.full((num_prompts, 1), 3), torch.zeros(num_prompts, 32))
+        assert [row.isfinite().nonzero().flatten().tolist() for row in scores] == [[6, 7]] * num_prompts
 
 
 def test_one_allowed_token_per_row_keeps_its_score():
@@ -136,5 +162,5 @@ def test_unsatisfiable_prefixes_are_loud():
     nothing = torch.zeros(1, len(FIXED), dtype=torch.bool)
     with pytest.raises(ValueError, match=r"answer \[\] of row 0 leads to no \(allowed\) item"):
         ItemTrieLogitsProcessor(trie, 1, allowed_items=nothing)(torch.tensor([[3]]), torch.zeros(1, 32))
-    with pytest.raises(ValueError, match="1 rows of 1 beams, but 2 rows"):
+    with pytest.raises(ValueError, match=r"allowed_items .* shape \(1, 6\); .* \(2, 6\) for each"):
         ItemTrieLogitsProcessor(trie, 1, allowed_items=~nothing)(torch.tensor([[3], [3]]), torch.zeros(2, 32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,9 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
 from hf_latentrec.models.latent_reasoning.catalog import ItemCatalog
 from hf_latentrec.models.latent_reasoning.configuration_latent_reasoning import Qwen3LatentRecConfig
+from hf_latentrec.models.latent_reasoning.modeling_outputs import LatentRecGenerateOutput
 from hf_latentrec.models.latent_reasoning.processing_latentrec import INSTRUCTION_TEMPLATE, LatentRecProcessor
+from hf_latentrec.models.latent_reasoning.sub_catalog import SubCatalog
 from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
 
 
@@ -111,13 +112,12 @@ def test_one_history_is_a_batch_of_one():
 
 def test_bad_histories_are_named():
     processor = make_processor()
-    for method in (processor, processor.exclude_seen_mask):
-        with pytest.raises(ValueError, match="history 1 is empty"):
-            method([["B1"], []])
-        with pytest.raises(ValueError, match="history 2, item 1: item_id 'B77' is not in the catalog .*closest:"):
-            method([["B1"], ["B1", "B2"], ["B1", "B77", "B9"]])
-        with pytest.raises(ValueError, match="no histories"):
-            method([])
+    with pytest.raises(ValueError, match="history 1 is empty"):
+        processor([["B1"], []])
+    with pytest.raises(ValueError, match="history 2, item 1: item_id 'B77' is not in the catalog .*closest:"):
+        processor([["B1"], ["B1", "B2"], ["B1", "B77", "B9"]])
+    with pytest.raises(ValueError, match="no histories"):
+        processor([])
 
 
 def test_bad_settings_are_named():
@@ -137,15 +137,21 @@ def test_bad_settings_are_named():
         LatentRecProcessor(processor.tokenizer, processor.catalog)
 
 
-def test_answers_and_seen_items():
-    processor = make_processor("title", max_history=1)
+def test_answers_hold_their_terminal():
+    processor = make_processor("title")
     assert [ids.tolist() for ids in processor.answer_ids(np.array([2, 0]))] == [
         processor.catalog.answer_tokens(row).tolist() for row in (2, 0)
     ]
-    mask = processor.exclude_seen_mask(HISTORIES)
-    assert mask.shape == (3, 7) and mask.dtype == torch.bool
-    for row, history in enumerate(HISTORIES):
-        assert [f"B{item}" for item in range(7) if not mask[row, item]] == sorted(set(history))
+
+
+@pytest.mark.parametrize("max_history", [1, 20])
+def test_seen_items_are_those_of_the_whole_history(max_history):
+    processor = make_processor("title", max_history=max_history)
+    inputs = processor(HISTORIES, exclude_seen=True)
+    assert inputs["seen_items"].tolist() == [[3, -1, -1, -1], [1, 5, 1, 6], [0, 2, -1, -1]]
+    assert inputs["seen_items"].dtype == torch.int64
+    assert inputs["input_ids"].equal(processor(HISTORIES)["input_ids"])
+    assert isinstance(processor(["B1"], "np", exclude_seen=True)["seen_items"], np.ndarray)
 
 
 SHARED = [  # B0, B1 and B3 share a leaf
@@ -158,15 +164,16 @@ def shared_processor() -> LatentRecProcessor:
     return make_processor(items=SHARED, on_collision="share", popularity={"B3": 9})
 
 
-def make_output(processor, beams: list[list[str]]) -> SimpleNamespace:
+def make_output(processor, beams: list[list[str]], **sub_catalog) -> LatentRecGenerateOutput:
     """Beams of each user, given as code tokens, scored -1, -2, ..."""
     tokens = processor.tokenizer.convert_tokens_to_ids([token for user in beams for token in user])
     nodes = processor.item_trie.walk(torch.tensor(tokens).view(-1, 1))[:, -1]
-    return SimpleNamespace(
+    return LatentRecGenerateOutput(
         item_nodes=nodes,
         sequences_scores=torch.cat([-1.0 - torch.arange(len(user)) for user in beams]),
         user_indices=torch.arange(len(beams)).repeat_interleave(torch.tensor([len(user) for user in beams])),
         num_users=len(beams),
+        sub_catalog=SubCatalog(processor.item_trie, len(beams), **sub_catalog) if sub_catalog else None,
     )
 
 
@@ -185,17 +192,29 @@ def test_recommendations_expand_shared_leaves():
     assert processor.rank_of(output, np.array([2, 2, 2])).tolist() == [1, 0, 0]
 
 
-def test_recommendations_are_unique_and_allowed():
+@pytest.mark.parametrize(
+    "sub_catalog, expected, ranks_of_B3",
+    [
+        ({}, [["B3", "B0", "B1", "B2"], ["B2", "B3", "B0", "B1"]], [1, 2]),
+        (
+            {"allowed_items": torch.tensor([[True, True, True, False], [True, True, True, True]])},
+            [["B0", "B1", "B2"], ["B2", "B3", "B0", "B1"]],
+            [0, 2],
+        ),
+        ({"seen_items": torch.tensor([[1, 1], [2, 0]])}, [["B3", "B0", "B2"], ["B3", "B1"]], [1, 1]),
+        (
+            {"allowed_items": torch.tensor([True, True, True, False]), "seen_items": torch.tensor([[0], [3]])},
+            [["B1", "B2"], ["B2", "B0", "B1"]],
+            [0, 0],
+        ),
+    ],
+)
+def test_recommendations_are_unique_and_allowed(sub_catalog, expected, ranks_of_B3):
     processor = shared_processor()
-    output = make_output(processor, [["<a_0>", "<a_1>", "<a_0>"], ["<a_1>", "<a_0>"]])
-    allowed = torch.tensor([[True, True, True, False], [True, True, True, True]])
-    ids = [
-        [item["item_id"] for item in user]
-        for user in processor.post_process_recommendations(output, allowed_items=allowed)
-    ]
-    assert ids == [["B0", "B1", "B2"], ["B2", "B3", "B0", "B1"]]
-    assert processor.rank_of(output, np.array([3, 3]), allowed).tolist() == [0, 2]
-    assert processor.rank_of(output, np.array([3, 3])).tolist() == [1, 2]
+    output = make_output(processor, [["<a_0>", "<a_1>", "<a_0>"], ["<a_1>", "<a_0>"]], **sub_catalog)
+    ids = [[item["item_id"] for item in user] for user in processor.post_process_recommendations(output)]
+    assert ids == expected
+    assert processor.rank_of(output, np.array([3, 3])).tolist() == ranks_of_B3
 
 
 @pytest.fixture

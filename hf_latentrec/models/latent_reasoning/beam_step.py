@@ -1,0 +1,103 @@
+"""One step through the trie, beside the model: scores of the children, and the best of them.
+
+Shapes: B prompts, K beams, J beams of the next step, C children of a trie node, U tokens of one step's codebook.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .item_trie import ItemTrie
+
+
+def child_log_probs(
+    codebook_logits: torch.Tensor,
+    trie: ItemTrie,
+    nodes: torch.Tensor,
+    depth: int,
+    log_norm: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """
+    Log-probabilities of the children of trie nodes, in float32.
+
+    They are `logit(child) - log_norm`. By default `log_norm` is the logsumexp over the children of the node: mask,
+    then softmax (LASAR App. E.6.1).
+
+    Args:
+        codebook_logits (`torch.Tensor` of shape `[..., U]`): Logits of `trie.tokens_at(depth)`, in any float dtype.
+        trie (`ItemTrie`): The catalog, on the device of the logits.
+        nodes (`torch.LongTensor` of shape `[...]`): The nodes that the logits stand at, all of depth `depth`. -1
+            (outside of the trie) has no children.
+        depth (`int`): Depth of the nodes.
+        log_norm (`torch.Tensor` of shape `[...]`, *optional*): Logsumexp of the logits of the whole vocabulary, for
+            probabilities over the vocabulary.
+
+    Returns:
+        `torch.FloatTensor` of shape `[..., C]` with `C = trie.max_children[depth]`: -inf where there is no child.
+
+    Example:
+        >>> trie = ItemTrie.from_sequences([[5, 9], [2, 7], [5, 8]])
+        >>> log_probs = child_log_probs(torch.zeros(2, 3), trie, torch.tensor([1, 2]), depth=1)
+        >>> log_probs.exp().tolist()
+        [[1.0, 0.0], [0.5, 0.5]]
+    """
+    first, count = trie.edges(nodes)
+    if trie.is_full(depth):  # the children are the codebook
+        logits = codebook_logits.float()
+    else:
+        column = trie.columns_from(first, depth).clamp(max=codebook_logits.shape[-1] - 1)
+        behind = _behind_the_last(count.clamp(min=1), trie.max_children[depth])
+        logits = codebook_logits.gather(-1, column).float() + behind
+    log_probs = logits.log_softmax(-1) if log_norm is None else logits - log_norm.float().unsqueeze(-1)
+    # A node without children has kept its first column until here, because the softmax of nothing is NaN.
+    no_child = torch.zeros_like(count, dtype=torch.float32).masked_fill(count == 0, -torch.inf)
+    return log_probs + no_child.unsqueeze(-1)
+
+
+def _behind_the_last(count: torch.Tensor, width: int) -> torch.Tensor:
+    """
+    `[..., width]`: 0 in the first `count` columns, -inf behind: added, it masks the logits.
+
+    Each row is a window of (0, ..., 0, -inf, ..., -inf), which is cheaper than to compare and to fill.
+    """
+    steps = torch.zeros(2 * width, device=count.device)
+    steps[width:] = -torch.inf
+    return steps.unfold(0, width, 1)[width - count]
+
+
+def select_children(
+    scores_BK: torch.Tensor, log_probs_BKC: torch.Tensor, trie: ItemTrie, nodes_BK: torch.Tensor, num_beams: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The best `(beam, child)` pairs of every prompt.
+
+    Args:
+        scores_BK (`torch.FloatTensor` of shape `[B, K]`): Log-probability of each beam; -inf for a beam that does not
+            exist.
+        log_probs_BKC (`torch.FloatTensor` of shape `[B, K, C]`): From [`child_log_probs`]; -inf for what must not be
+            chosen.
+        trie (`ItemTrie`): The catalog.
+        nodes_BK (`torch.LongTensor` of shape `[B, K]`): Node of each beam.
+        num_beams (`int`): How many to keep; `J = min(num_beams, K * C)`.
+
+    Returns:
+        `tuple`: scores `[B, J]`, best first, the beam that each goes on from `[B, J]`, and its node `[B, J]`. Where
+        there are fewer pairs than J, scores are -inf and nodes -1.
+
+    Example:
+        >>> trie = ItemTrie.from_sequences([[5, 9], [2, 7], [5, 8]])
+        >>> log_probs = torch.tensor([[[-0.1, -torch.inf], [-0.5, -0.9]]])
+        >>> scores, parent, nodes = select_children(torch.zeros(1, 2), log_probs, trie, torch.tensor([[1, 2]]), 2)
+        >>> parent.tolist(), nodes.tolist()
+        ([[0, 1]], [[3, 4]])
+    """
+    width = log_probs_BKC.shape[-1]
+    candidates = (scores_BK.unsqueeze(-1) + log_probs_BKC).flatten(1)
+    scores_BJ, index_BJ = candidates.topk(min(num_beams, candidates.shape[1]), dim=1)
+    parent_BJ = index_BJ // width
+    first_BJ, _ = trie.edges(nodes_BK.gather(1, parent_BJ))
+    child_BJ = first_BJ + (index_BJ - parent_BJ * width) + 1
+    return scores_BJ, parent_BJ, child_BJ.masked_fill(scores_BJ == -torch.inf, -1)
+
+
+__all__ = ["child_log_probs", "select_children"]
