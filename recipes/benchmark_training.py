@@ -166,9 +166,9 @@ def check_equal(model, packed: list[dict], separate: list[dict], item_trie) -> N
     """Raises where batches of packed histories and of the same targets one by one differ in loss or gradients."""
     losses, gradients = [], []
     for epoch in (packed, separate):
+        model.zero_grad()
         losses.append(run(model, epoch, item_trie, count(packed)[0] * LEVELS, keep_gradients=True))
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-        model.zero_grad()
     differences = {"the loss": abs(losses[0] - losses[1])}
     for name, expected in gradients[1].items():
         differences[f"the gradient of {name}"] = ((gradients[0][name] - expected).norm() / expected.norm()).item()

@@ -28,20 +28,42 @@ def test_next_item_batch_holds_prompts_and_targets():
 
 @pytest.mark.parametrize("separator", ["", "\n"])
 @pytest.mark.parametrize("num_thoughts", [0, 2])
-def test_packed_batch_has_the_loss_of_separate_examples(separator, num_thoughts):
-    """Through the real chain: split, packing, processor, collators, model; histories of different length."""
+@pytest.mark.parametrize("normalize", ["vocabulary", "catalog"])
+def test_packed_batch_has_the_loss_and_gradients_of_separate_examples(separator, num_thoughts, normalize):
+    """Through the real chain: split, packing, processor, collators, model; histories of different length, some of them
+    longer than a prompt, so that a user has several packs."""
     model, processor, splits = make_tiny_recommender(num_thoughts)
-    processor = LatentRecProcessor(processor.tokenizer, processor.catalog, item_separator=separator, max_history=8)
+    model = model.double().eval()
+    processor = LatentRecProcessor(processor.tokenizer, processor.catalog, item_separator=separator, max_history=4)
     users = set(splits["train"]["user_id"][:40])
     train = splits["train"].filter(lambda row: row["user_id"] in users)
-    packed_rows = pack_examples(train)
-    packed = PackedHistoryCollator(processor)(packed_rows.to_list())
-    packed.pop("user_ids")
-    assert packed["labels_follow_prompt"] == (separator == "")
+    packed_rows = pack_examples(train, processor.max_history)
+    assert len(users) < len(packed_rows) < len(train)
     separate = NextItemCollator(processor)(train.to_list())
-    separate.pop("user_ids")
-    assert (packed["labels"] != -100).sum() == (separate["labels"] != -100).sum()
-    torch.testing.assert_close(model(**packed).loss, model(**separate).loss, atol=1e-5, rtol=1e-5)
+    trie = processor.item_trie if normalize == "catalog" else None
+
+    def loss_and_gradients(batch):
+        model.zero_grad()
+        loss = model(**{name: value for name, value in batch.items() if name != "user_ids"}, item_trie=trie).loss
+        loss.backward()
+        return loss, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+    expected = loss_and_gradients(separate)
+    for keep_answers in (True, False):
+        packed = PackedHistoryCollator(processor, keep_answers)(packed_rows.to_list())
+        assert packed["labels_follow_prompt"] == (keep_answers and separator == "")
+        assert (packed["labels"] != -100).sum() == (separate["labels"] != -100).sum()
+        torch.testing.assert_close(loss_and_gradients(packed), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_target_stays_in_the_prompt_only_where_its_states_are_used():
+    _, processor, splits = make_tiny_recommender()
+    rows = pack_examples(splits["train"]).select(range(2)).to_list()
+    for keep_answers in (True, False):
+        batch = PackedHistoryCollator(processor, keep_answers)(rows)
+        items = [row["items"] if keep_answers else row["items"][:-1] for row in rows]
+        expected = processor(items, return_tensors=None)["attention_mask"].sum(-1)
+        assert batch["attention_mask"].sum(-1).tolist() == expected.tolist()
 
 
 def test_a_template_that_ends_with_text_cannot_be_packed():

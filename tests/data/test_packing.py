@@ -55,6 +55,15 @@ def test_near_misses_stay_apart():
     assert [row["targets"] for row in pack_examples(examples)] == [[1], [2], [3], [4], [4]]
 
 
+@pytest.mark.parametrize("max_history", [1, 3])
+def test_histories_are_cut_before_they_are_packed(max_history):
+    examples = random_examples(1)
+    cut = [(user, history[-max_history:], target) for user, history, target in rows_of(examples)]
+    packed = pack_examples(examples, max_history)
+    assert unpack(packed) == cut
+    assert len(packed) == slow_row_count(cut)
+
+
 def test_selected_rows_are_respected():
     examples = random_examples(0).select(range(10, 30))
     assert unpack(pack_examples(examples)) == rows_of(examples)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hf_latentrec import LatentRecProcessor
+from hf_latentrec.data import NextItemCollator, PackedHistoryCollator
 from hf_latentrec.trainer import LatentSFTConfig, LatentSFTTrainer
+from tests.tiny import make_tiny_recommender
 
 
 @pytest.fixture
@@ -78,3 +81,80 @@ def test_every_answer_of_a_packed_history_counts(train, toy, make_model):
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     for ours, theirs in zip(packed.model.parameters(), unpacked.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.fixture
+def make_tiny_trainer(tmp_path):
+    """Users' histories, as a user of the library passes them: no collator; `change` alters the arguments."""
+
+    def make(pack_histories=None, num_thoughts=0, template="{history}", max_history=4, change=dict, **args):
+        model, processor, splits = make_tiny_recommender(num_thoughts)
+        settings = {"per_device_train_batch_size": 500, "max_steps": 1, "logging_steps": 1, **args}
+        config = LatentSFTConfig(
+            tmp_path, use_cpu=True, disable_tqdm=True, save_strategy="no", pack_histories=pack_histories, **settings
+        )
+        kwargs = {
+            "train_dataset": splits["train"],
+            "eval_dataset": splits["validation"],
+            "processing_class": LatentRecProcessor(
+                processor.tokenizer, processor.catalog, prompt_template=template, max_history=max_history
+            ),
+        }
+        return LatentSFTTrainer(model, config, **change(kwargs))
+
+    return make
+
+
+@pytest.mark.parametrize("num_thoughts", [0, 2])
+def test_packed_histories_train_like_one_example_per_row(make_tiny_trainer, num_thoughts):
+    """The whole training set in one step, histories longer than a prompt among it; then the validation set."""
+    packed, separate = (make_tiny_trainer(pack, num_thoughts, learning_rate=1e-2) for pack in (None, False))
+    assert isinstance(packed.data_collator, PackedHistoryCollator)
+    assert isinstance(separate.data_collator, NextItemCollator)
+    assert len(packed.train_dataset) < len(separate.train_dataset)
+    for trainer in (packed, separate):
+        trainer.train()
+    losses = [(t.state.log_history[0]["loss"], t.evaluate()["eval_loss"]) for t in (packed, separate)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    for ours, theirs in zip(packed.model.parameters(), separate.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+def test_a_template_with_text_after_the_history_is_not_packed(make_tiny_trainer):
+    trainer = make_tiny_trainer(template="{history}\nNext:")
+    assert isinstance(trainer.data_collator, NextItemCollator) and "target" in trainer.train_dataset.column_names
+    with pytest.raises(ValueError, match="text after '{history}'.*pack_histories=False"):
+        make_tiny_trainer(True, template="{history}\nNext:")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda kwargs: {**kwargs, "data_collator": dict}, "pack_histories is True, but a data_collator is given"),
+        (lambda kwargs: {**kwargs, "processing_class": None}, "processing_class is NoneType; pass the LatentRecPro"),
+        (
+            lambda kwargs: {**kwargs, "eval_dataset": {"a": kwargs["eval_dataset"].remove_columns("target")}},
+            "eval_dataset has not the columns user_id, history, target.* but user_id, history",
+        ),
+    ],
+)
+def test_packing_that_cannot_be_done_is_an_error_where_it_was_asked_for(make_tiny_trainer, change, message):
+    with pytest.raises(ValueError, match=message):
+        make_tiny_trainer(True, change=change)
+    assert "target" in make_tiny_trainer(None, change=change).train_dataset.column_names
+
+
+@pytest.mark.parametrize("pack_histories", [True, False])
+def test_rows_are_grouped_by_length_without_a_column(make_tiny_trainer, pack_histories):
+    trainer = make_tiny_trainer(
+        pack_histories, max_history=8, train_sampling_strategy="group_by_length", per_device_train_batch_size=4
+    )
+    lengths = trainer.get_train_dataloader().batch_sampler.sampler.lengths.tolist()
+    rows = trainer.train_dataset.to_list()
+    size = (lambda row: (len(row["items"]), len(row["targets"]))) if pack_histories else (lambda r: len(r["history"]))
+    assert sorted(range(len(rows)), key=lengths.__getitem__) == sorted(range(len(rows)), key=lambda i: size(rows[i]))
+    named = make_tiny_trainer(
+        pack_histories, train_sampling_strategy="group_by_length", length_column_name="n", max_history=8
+    )
+    named.train_dataset = named.train_dataset.add_column("n", list(range(len(named.train_dataset))))
+    assert named._lengths(named.train_dataset) == list(range(len(named.train_dataset)))
