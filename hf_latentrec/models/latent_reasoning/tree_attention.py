@@ -95,9 +95,10 @@ def extend_positions(visible_BKS: torch.Tensor, own_MM: torch.Tensor) -> torch.T
 
 def build_attention_mask(visible: torch.Tensor, attn_implementation: str, dtype: torch.dtype) -> torch.Tensor:
     """
-    The 4D mask [B, 1, Q, S] in the form that the attention implementation reads.
+    The 4D mask [B, 1, Q, S] that is added to the scores of attention.
 
-    `sdpa` takes booleans. `eager` *adds* its mask, so a boolean one would be silently wrong there.
+    `eager` *adds* its mask, so a boolean one would be silently wrong there. `sdpa` takes booleans too, but would turn
+    them into numbers again in every layer.
 
     Args:
         visible (`torch.BoolTensor` [B, Q, S]): what each query sees; every query sees at least itself.
@@ -107,9 +108,7 @@ def build_attention_mask(visible: torch.Tensor, attn_implementation: str, dtype:
     Raises:
         ValueError: for an implementation that takes no 4D mask (flash attention).
     """
-    if attn_implementation == "sdpa":
-        return visible[:, None]
-    if attn_implementation == "eager":
+    if attn_implementation in ("sdpa", "eager"):
         blocked = torch.finfo(dtype).min
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, blocked)[:, None]
     raise ValueError(

@@ -44,11 +44,11 @@ def test_positions_count_what_a_branch_sees():
     assert extend_positions(VISIBLE, causal_visibility(2)).tolist() == [[[3, 4], [2, 3]]]
 
 
-def test_mask_has_the_form_that_the_implementation_reads():
+def test_mask_is_added_to_scores():
     seen = extend_visibility(VISIBLE, causal_visibility(1)).flatten(1, 2)
-    assert torch.equal(build_attention_mask(seen, "sdpa", torch.float32), seen[:, None])
-    added = build_attention_mask(seen, "eager", torch.bfloat16)
-    assert added.dtype == torch.bfloat16 and torch.equal(added == 0, seen[:, None])
-    assert (added[~seen[:, None]] == torch.finfo(torch.bfloat16).min).all()
+    for attn_implementation in ("sdpa", "eager"):
+        added = build_attention_mask(seen, attn_implementation, torch.bfloat16)
+        assert added.dtype == torch.bfloat16 and torch.equal(added == 0, seen[:, None])
+        assert (added[~seen[:, None]] == torch.finfo(torch.bfloat16).min).all()
     with pytest.raises(ValueError, match="flash_attention_2"):
         build_attention_mask(seen, "flash_attention_2", torch.float16)
