@@ -46,23 +46,13 @@ def child_log_probs(
         logits = codebook_logits.float()
     else:
         column = trie.columns_from(first, depth).clamp(max=codebook_logits.shape[-1] - 1)
-        behind = _behind_the_last(count.clamp(min=1), trie.max_children[depth])
-        logits = codebook_logits.gather(-1, column).float() + behind
+        offset = torch.arange(trie.max_children[depth], device=count.device)
+        behind_the_last = offset >= count.clamp(min=1).unsqueeze(-1)
+        logits = codebook_logits.gather(-1, column).float().masked_fill(behind_the_last, -torch.inf)
     log_probs = logits.log_softmax(-1) if log_norm is None else logits - log_norm.float().unsqueeze(-1)
     # A node without children has kept its first column until here, because the softmax of nothing is NaN.
     no_child = torch.zeros_like(count, dtype=torch.float32).masked_fill(count == 0, -torch.inf)
     return log_probs + no_child.unsqueeze(-1)
-
-
-def _behind_the_last(count: torch.Tensor, width: int) -> torch.Tensor:
-    """
-    `[..., width]`: 0 in the first `count` columns, -inf behind: added, it masks the logits.
-
-    Each row is a window of (0, ..., 0, -inf, ..., -inf), which is cheaper than to compare and to fill.
-    """
-    steps = torch.zeros(2 * width, device=count.device)
-    steps[width:] = -torch.inf
-    return steps.unfold(0, width, 1)[width - count]
 
 
 def select_children(
