@@ -10,6 +10,9 @@ import torch
 from .item_trie import ItemTrie
 
 
+_GROUP = 16  # values of which one maximum is taken, see _topk
+
+
 def child_log_probs(
     codebook_logits: torch.Tensor,
     trie: ItemTrie,
@@ -45,24 +48,17 @@ def child_log_probs(
     if trie.is_full(depth):  # the children are the codebook
         logits = codebook_logits.float()
     else:
-        column = trie.columns_from(first, depth).clamp(max=codebook_logits.shape[-1] - 1)
-        behind = _behind_the_last(count.clamp(min=1), trie.max_children[depth])
-        logits = codebook_logits.gather(-1, column).float() + behind
+        offset = torch.arange(trie.max_children[depth], device=count.device)
+        behind_the_last = offset >= count.clamp(min=1).unsqueeze(-1)
+        logits = (
+            codebook_logits.gather(-1, trie.columns_from(first, depth))
+            .float()
+            .masked_fill(behind_the_last, -torch.inf)
+        )
     log_probs = logits.log_softmax(-1) if log_norm is None else logits - log_norm.float().unsqueeze(-1)
     # A node without children has kept its first column until here, because the softmax of nothing is NaN.
     no_child = torch.zeros_like(count, dtype=torch.float32).masked_fill(count == 0, -torch.inf)
     return log_probs + no_child.unsqueeze(-1)
-
-
-def _behind_the_last(count: torch.Tensor, width: int) -> torch.Tensor:
-    """
-    `[..., width]`: 0 in the first `count` columns, -inf behind: added, it masks the logits.
-
-    Each row is a window of (0, ..., 0, -inf, ..., -inf), which is cheaper than to compare and to fill.
-    """
-    steps = torch.zeros(2 * width, device=count.device)
-    steps[width:] = -torch.inf
-    return steps.unfold(0, width, 1)[width - count]
 
 
 def select_children(
@@ -93,11 +89,31 @@ def select_children(
     """
     width = log_probs_BKC.shape[-1]
     candidates = (scores_BK.unsqueeze(-1) + log_probs_BKC).flatten(1)
-    scores_BJ, index_BJ = candidates.topk(min(num_beams, candidates.shape[1]), dim=1)
+    scores_BJ, index_BJ = _topk(candidates, min(num_beams, candidates.shape[1]))
     parent_BJ = index_BJ // width
     first_BJ, _ = trie.edges(nodes_BK.gather(1, parent_BJ))
     child_BJ = first_BJ + (index_BJ - parent_BJ * width) + 1
     return scores_BJ, parent_BJ, child_BJ.masked_fill(scores_BJ == -torch.inf, -1)
+
+
+def _topk(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    `values.topk(k, dim=1)`, faster for wide rows.
+
+    Cut into groups, the k best stand in the k groups with the best maxima: what is in any other group has k values
+    before it.
+    """
+    width = values.shape[1]
+    if width < 4 * _GROUP * k:
+        return values.topk(k, dim=1)
+    if width % _GROUP:
+        values = torch.nn.functional.pad(values, (0, -width % _GROUP), value=-torch.inf)
+    grouped = values.unflatten(1, (_GROUP, -1))  # a group is a column
+    column = grouped.amax(1).topk(k, dim=1, sorted=False).indices
+    row_start = torch.arange(_GROUP, device=values.device) * grouped.shape[2]
+    index = (row_start.unsqueeze(1) + column.unsqueeze(1)).flatten(1)
+    best, position = values.gather(1, index).topk(k, dim=1)
+    return best, index.gather(1, position)
 
 
 __all__ = ["child_log_probs", "select_children"]

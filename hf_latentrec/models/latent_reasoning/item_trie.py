@@ -191,10 +191,11 @@ class ItemTrie(TriePaths):
             depth (`int`): Depth of all the nodes.
 
         Returns:
-            `torch.LongTensor` of shape `[..., C]` with `C = max_children[depth]`; behind the children of a node stands
-            what happens to follow them.
+            `torch.LongTensor` of shape `[..., C]` with `C = max_children[depth]`; behind the children of a node stand
+            any columns of that codebook.
         """
-        return self._column.unfold(0, self.max_children[depth], 1)[first_edge].long()
+        columns = self._column.unfold(0, self.max_children[depth], 1)[first_edge]
+        return columns.clamp(max=self.codebook_size(depth) - 1).long()
 
     def is_full(self, depth: int) -> bool:
         """Whether each node of a depth has the whole codebook of that depth as children."""
@@ -223,8 +224,7 @@ class ItemTrie(TriePaths):
             return Children(child, child, mask)
         if allowed_prefix is not None:
             mask = mask & self.holds_allowed(child, allowed_prefix)
-        column = self.columns_from(first, depth).clamp(max=self.codebook_size(depth) - 1)
-        tokens = self.tokens_at(depth)[column]
+        tokens = self.tokens_at(depth)[self.columns_from(first, depth)]
         return Children(tokens.masked_fill(~mask, 0), child.masked_fill(~mask, 0), mask)
 
     def codebook_size(self, depth: int) -> int:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hf_latentrec.models.latent_reasoning.beam_step import child_log_probs, select_children
+from hf_latentrec.models.latent_reasoning.beam_step import _topk, child_log_probs, select_children
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
 
@@ -116,6 +116,22 @@ def test_select_children_equals_a_sort(sequences, num_beams):
             assert found[1][b, : len(best)].tolist() == [parent for _, parent, _ in best]
             assert found[2][b, : len(best)].tolist() == [node for _, _, node in best]
             assert found[0][b, len(best) :].eq(-torch.inf).all() and found[2][b, len(best) :].eq(-1).all()
+
+
+@pytest.mark.parametrize("width", [63, 64, 127, 128, 129, 1000, 1001])
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_topk_of_groups_equals_topk(width, k):
+    values = torch.randn(5, width)
+    values[1] = -torch.inf
+    values[2, 3:] = -torch.inf  # fewer than k that count
+    values[3] = values[3].sort().values
+    values[4] = values[4].sort(descending=True).values
+    found, index = _topk(values, k)
+    assert found.equal(values.topk(k, dim=1).values)
+    real = found.isfinite()
+    rows = torch.arange(5)[:, None].expand_as(index)
+    assert values[rows[real], index[real]].equal(found[real])
+    assert all(len(set(index[row][real[row]].tolist())) == real[row].sum() for row in range(5))
 
 
 def test_a_search_with_as_many_beams_as_items_ranks_all_items():
