@@ -44,6 +44,15 @@ from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, b
 
 NUM_THOUGHTS = 4
 TOLERANCE = 1e-4
+SIZES = {
+    "vocab_size": 152_960,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+}
 # Interactions per user of Beauty (2014, 5-core), by quantile.
 BEAUTY_QUANTILES = [0.0, 0.25, 0.33, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0]
 BEAUTY_LENGTHS = [5, 5, 6, 6, 9, 14, 21, 43, 98, 204]
@@ -94,13 +103,7 @@ def build(data: RecData) -> tuple[Qwen3ForLatentReasoningRec, LatentRecProcessor
     markers = thought_token_ids(tokenizer)
     torch.manual_seed(0)
     config = Qwen3LatentRecConfig(
-        vocab_size=152_960,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
+        **SIZES,
         pad_token_id=tokenizer.pad_token_id,
         start_thought_token_id=markers["start_thought_token_id"],
         end_thought_token_id=markers["end_thought_token_id"],
@@ -217,7 +220,7 @@ def measure(setting: Setting, num_thoughts: int, data: RecData, model, processor
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measures every setting with and without thoughts."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--data_dir", help="Beauty's folder; without, random items in histories of its lengths")
@@ -226,7 +229,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each way")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="rows")
     parser.add_argument("--quick", action="store_true", help="the first setting only, 4 batches, 3 runs")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.quick:
         args.settings, args.batches, args.repeats = list(SETTINGS)[:1], 4, 3
     data = make_beauty_like() if args.data_dir is None else load_data(args.data_dir)
