@@ -52,21 +52,25 @@ def test_a_wrong_loss_ends_the_benchmark(monkeypatch):
 
 def test_batches_hold_the_epoch_once_in_about_equal_parts():
     examples = split_leave_one_out(recipe.make_beauty_like(num_users=60), 20, window_stride=10)["train"]
-    packed = recipe.packed_batches(examples, 16)
+    epoch = recipe.packed_epoch(examples, 16)
+    packed = epoch.batches
     assert sum(len(rows) for rows in packed) == len(pack_examples(examples))
     targets = [sum(len(row) for row in rows["targets"]) for rows in packed]
+    items = [sum(len(row) for row in rows["items"]) for rows in packed]
     assert sum(targets) == len(examples) and max(targets) < 16 + 20
+    assert epoch.items_per_target.tolist() == pytest.approx([i / t for i, t in zip(items, targets, strict=True)])
     lengths = [len(items) for rows in packed for items in rows["items"]]
     assert lengths == sorted(lengths)
-    separate = recipe.separate_batches(examples, 16)
-    assert [len(rows) for rows in separate[:-1]] == [16] * (len(examples) // 16)
+    separate = recipe.separate_epoch(examples, 16)
+    assert [len(rows) for rows in separate.batches[:-1]] == [16] * (len(examples) // 16)
     unpacked = recipe.unpack(recipe.concatenate_datasets(packed)).to_list()
     assert sorted(map(str, unpacked)) == sorted(map(str, examples.to_list()))
 
 
-def test_batches_are_taken_from_all_over_the_epoch():
-    assert recipe.spread(list(range(100)), 4) == [12, 37, 62, 87]
-    assert recipe.spread([5, 6], 4) == [5, 6]
+def test_sampled_batches_stand_for_the_epoch():
+    epoch = recipe.Epoch(list("abcdef"), np.array([3.0, 1.0, 1.1, 9.0, 1.2, 5.0]))
+    assert recipe.sample(epoch, 2) == ["c", "f"]  # of 1.0, 1.1, 1.2 and of 3, 5, 9
+    assert sorted(recipe.sample(epoch, 50)) == list("abcdef")
 
 
 def test_made_histories_have_the_lengths_of_beauty():
