@@ -38,7 +38,8 @@ class LatentBranchingMixin:
         cache: Cache | None = None,
     ) -> ThoughtState:
         """
-        Runs the prompt through the backbone, once. A backbone that is frozen keeps no graph of it.
+        Runs the prompt through the backbone, once. Where the backbone, embeddings included, is frozen, autograd keeps
+        nothing of this pass: no module but the backbone takes part in it.
 
         Args:
             input_ids (`torch.LongTensor` [B, L]): prompts, padded on either side.
@@ -83,14 +84,13 @@ class LatentBranchingMixin:
         else:
             visible_BQS = torch.cat([prompt_visibility(real_BL, K * M), visible_BKMS.flatten(1, 2)], dim=1)
             mask = build_attention_mask(visible_BQS, self.config._attn_implementation, prompt_BLD.dtype)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_backbone()):
-            output = self.model(
-                inputs_embeds=torch.cat([prompt_BLD, riders_BKMD.flatten(1, 2)], dim=1),
-                attention_mask=mask,
-                position_ids=torch.cat([positions, extend_positions(visible_BKL, own_MM).flatten(1)], dim=1),
-                past_key_values=DynamicCache(config=self.config) if cache is None else cache,
-                use_cache=True,
-            )
+        output = self.model(
+            inputs_embeds=torch.cat([prompt_BLD, riders_BKMD.flatten(1, 2)], dim=1),
+            attention_mask=mask,
+            position_ids=torch.cat([positions, extend_positions(visible_BKL, own_MM).flatten(1)], dim=1),
+            past_key_values=DynamicCache(config=self.config) if cache is None else cache,
+            use_cache=True,
+        )
         prompt_hidden_BLD, riders_hidden = output.last_hidden_state.split([L, K * M], dim=1)
         newest_BK = (visible_BKL * slot_L).amax(-1)
         before_BKD = prompt_hidden_BLD.gather(1, newest_BK[..., None].expand(-1, -1, D))
@@ -235,10 +235,6 @@ class LatentBranchingMixin:
         flat = self.token_embeddings(torch.cat([ids.flatten() for ids in token_ids]))
         parts = flat.split([ids.numel() for ids in token_ids])
         return [part.view(*ids.shape, flat.shape[-1]) for part, ids in zip(parts, token_ids, strict=True)]
-
-    def _trains_backbone(self) -> bool:
-        """Whether anything that a prompt runs through is trained."""
-        return any(parameter.requires_grad for parameter in self.model.parameters())
 
     def _marker(self, which: str) -> torch.Tensor:
         """Token id of the marker that opens (`start`) or closes (`end`) the thoughts."""
