@@ -146,15 +146,26 @@ def test_packing_that_cannot_be_done_is_an_error_where_it_was_asked_for(make_tin
 
 @pytest.mark.parametrize("pack_histories", [True, False])
 def test_rows_are_grouped_by_length_without_a_column(make_tiny_trainer, pack_histories):
-    trainer = make_tiny_trainer(
-        pack_histories, max_history=8, train_sampling_strategy="group_by_length", per_device_train_batch_size=4
-    )
+    """Equal prompts first, then equal numbers of branches: a pack of 5 items and 1 target is longer than one of 4 and
+    3."""
+
+    def short_and_single(kwargs):
+        users = {user: row for row, user in enumerate(dict.fromkeys(kwargs["train_dataset"]["user_id"]))}
+        keep = kwargs["train_dataset"].filter(
+            lambda row: (len(row["history"]) == 4) if users[row["user_id"]] % 2 else (len(row["history"]) < 4)
+        )
+        return {**kwargs, "train_dataset": keep}
+
+    settings = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 4}
+    trainer = make_tiny_trainer(pack_histories, change=short_and_single, **settings)
     lengths = trainer.get_train_dataloader().batch_sampler.sampler.lengths.tolist()
     rows = trainer.train_dataset.to_list()
-    size = (lambda row: (len(row["items"]), len(row["targets"]))) if pack_histories else (lambda r: len(r["history"]))
-    assert sorted(range(len(rows)), key=lengths.__getitem__) == sorted(range(len(rows)), key=lambda i: size(rows[i]))
-    named = make_tiny_trainer(
-        pack_histories, train_sampling_strategy="group_by_length", length_column_name="n", max_history=8
-    )
+    if pack_histories:
+        sizes = [(len(row["items"]), len(row["targets"])) for row in rows]
+        assert set(sizes) == {(4, 3), (5, 1)}
+    else:
+        sizes = [len(row["history"]) for row in rows]
+    assert sorted(range(len(rows)), key=lengths.__getitem__) == sorted(range(len(rows)), key=sizes.__getitem__)
+    named = make_tiny_trainer(pack_histories, length_column_name="n", **settings)
     named.train_dataset = named.train_dataset.add_column("n", list(range(len(named.train_dataset))))
     assert named._lengths(named.train_dataset) == list(range(len(named.train_dataset)))

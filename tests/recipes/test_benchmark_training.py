@@ -1,0 +1,80 @@
+"""The training benchmark at toy sizes: its batches, the check that stands before a time, and the printed results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_latentrec.data import PackedHistoryCollator, pack_examples, split_leave_one_out
+
+
+# The benchmarks import their neighbours, as scripts do that are run by their path.
+sys.path.append(str(Path(__file__).parents[2] / "recipes"))
+
+import benchmark_training as recipe  # noqa: E402
+
+
+TINY = ["--batches=2", "--targets_per_batch=16", "--repeats=1"]
+TINY_SIZES = {"vocab_size": 1400, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
+
+
+@pytest.fixture(autouse=True)
+def toy_sizes(monkeypatch):
+    monkeypatch.setattr(recipe, "SIZES", {**recipe.SIZES, **TINY_SIZES})
+    monkeypatch.setattr(recipe, "make_beauty_like", partial(recipe.make_beauty_like, num_users=30))
+
+
+def test_every_setting_is_checked_timed_and_printed(capsys):
+    recipe.main(TINY)
+    printed = capsys.readouterr().out.splitlines()
+    results = json.loads(printed[-1])
+    names = [f"pack_speedup{mode}{s.suffix}" for s in recipe.SETTINGS.values() for mode in ("", "_thinking")]
+    assert list(results) == names and all(value > 0 for value in results.values())
+    assert sum(line.startswith(("| stride", "| whole", "| vocabulary")) for line in printed) == 8
+
+
+def test_a_wrong_loss_ends_the_benchmark(monkeypatch):
+    class Shifted(PackedHistoryCollator):
+        def __call__(self, examples):
+            batch = super().__call__(examples)
+            batch["branch_starts"][0, 0] -= 1
+            return batch
+
+    monkeypatch.setattr(recipe, "PackedHistoryCollator", Shifted)
+    with pytest.raises(SystemExit, match="packed, the loss differs by"):
+        recipe.main([*TINY, "--settings", "stride10"])
+
+
+def test_batches_hold_the_epoch_once_in_about_equal_parts():
+    examples = split_leave_one_out(recipe.make_beauty_like(num_users=60), 20, window_stride=10)["train"]
+    epoch = recipe.packed_epoch(examples, 16)
+    packed = epoch.batches
+    assert sum(len(rows) for rows in packed) == len(pack_examples(examples))
+    targets = [sum(len(row) for row in rows["targets"]) for rows in packed]
+    items = [sum(len(row) for row in rows["items"]) for rows in packed]
+    assert sum(targets) == len(examples) and max(targets) < 16 + 20
+    assert epoch.items_per_target.tolist() == pytest.approx([i / t for i, t in zip(items, targets, strict=True)])
+    lengths = [len(items) for rows in packed for items in rows["items"]]
+    assert lengths == sorted(lengths)
+    separate = recipe.separate_epoch(examples, 16)
+    assert [len(rows) for rows in separate.batches[:-1]] == [16] * (len(examples) // 16)
+    unpacked = recipe.unpack(recipe.concatenate_datasets(packed)).to_list()
+    assert sorted(map(str, unpacked)) == sorted(map(str, examples.to_list()))
+
+
+def test_sampled_batches_stand_for_the_epoch():
+    epoch = recipe.Epoch(list("abcdef"), np.array([3.0, 1.0, 1.1, 9.0, 1.2, 5.0]))
+    assert recipe.sample(epoch, 2) == ["c", "f"]  # of 1.0, 1.1, 1.2 and of 3, 5, 9
+    assert sorted(recipe.sample(epoch, 50)) == list("abcdef")
+
+
+def test_made_histories_have_the_lengths_of_beauty():
+    lengths = np.unique(recipe.make_beauty_like(num_users=5000).interactions["user_id"], return_counts=True)[1]
+    assert lengths.min() == 5 and lengths.max() > 90
+    assert np.percentile(lengths, [50, 75, 95]).tolist() == pytest.approx([6, 9, 21], abs=1)
+    assert lengths.mean() == pytest.approx(8.9, abs=0.7)
