@@ -285,9 +285,10 @@ def measure_first(
         for step in range(LEVELS)
     ]
     run = repeated(lambda: search(trie, lambda step, tokens: given[step], args.num_beams))
+    trie.sequences(search(trie, lambda step, tokens: given[step], args.num_beams)[1].flatten())
     results["search_ms"] = 1e3 * time_alternating({"search": run}, 2 * args.repeats)["search"] / RUNS
     results["bytes_per_item"] = bytes_held(trie) / trie.num_items
-    trie.sequences(trie.forced_end(torch.tensor([0])))
+    trie.path_tokens(trie.forced_end(torch.tensor([0])), torch.tensor([0]))
     results["bytes_per_item_paths"] = bytes_held(trie) / trie.num_items
     rows.append(row("search_ms", f"{results['search_ms']:.2f} ms"))
     rows += [row(key, f"{results[key]:.1f}") for key in ("bytes_per_item", "bytes_per_item_paths")]

@@ -113,7 +113,7 @@ def _topk(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     row_start = torch.arange(_GROUP, device=values.device) * grouped.shape[2]
     index = (row_start.unsqueeze(1) + column.unsqueeze(1)).flatten(1)
     best, position = values.gather(1, index).topk(k, dim=1)
-    return best, index.gather(1, position)
+    return best, index.gather(1, position).clamp(max=width - 1)  # what was padded is -inf, like its neighbour
 
 
 __all__ = ["child_log_probs", "select_children"]

@@ -6,6 +6,7 @@ Shapes: B batch, C children, I items, R nodes, T tokens of a sequence, U tokens 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,6 +170,14 @@ class ItemTrie(TriePaths):
             return self._leaf_end[:-1]
         return self.leaf_range(torch.arange(self.num_nodes, device=self.row_ptr.device))[1].int()
 
+    @cached_property
+    @torch.inference_mode(False)
+    def item_rank(self) -> torch.Tensor:
+        """Place of each catalog row among the sorted items, `[I]`: the inverse of `item_order`. Made at first use."""
+        rank = torch.empty_like(self.item_order)
+        rank[self.item_order.long()] = torch.arange(self.num_items, dtype=rank.dtype, device=rank.device)
+        return rank
+
     def edges(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Edges to the children of nodes: `first, first + 1, ..., first + count - 1`. Edge `e` leads to node `e + 1`.
@@ -202,7 +211,7 @@ class ItemTrie(TriePaths):
         num_nodes = self.depth_ptr[depth + 1] - self.depth_ptr[depth]
         return self.depth_ptr[depth + 2] - self.depth_ptr[depth + 1] == num_nodes * self.codebook_size(depth)
 
-    def children(self, nodes: torch.Tensor, depth: int, allowed_prefix: torch.Tensor | None = None) -> Children:
+    def children(self, nodes: torch.Tensor, depth: int) -> Children:
         """
         Children of a batch of nodes of one depth, in one gather.
 
@@ -210,8 +219,6 @@ class ItemTrie(TriePaths):
             nodes (`torch.LongTensor` of shape `[...]` or `[B, ...]`): Nodes of depth `depth`. -1 (outside of the trie)
                 has no children.
             depth (`int`): Depth of all the nodes; the root has depth 0.
-            allowed_prefix (`torch.IntTensor` of shape `[B, I + 1]`, *optional*): From [`ItemTrie.allowed_prefix`]; row
-                `b` drops the children of `nodes[b]` beneath which nothing is allowed.
 
         Returns:
             `Children`: tokens, nodes and mask of shape `[..., C]` with `C = max_children[depth]`.
@@ -222,8 +229,6 @@ class ItemTrie(TriePaths):
         child = (first.unsqueeze(-1) + offset + 1).masked_fill(~mask, 0)
         if depth == self.max_depth:
             return Children(child, child, mask)
-        if allowed_prefix is not None:
-            mask = mask & self.holds_allowed(child, allowed_prefix)
         tokens = self.tokens_at(depth)[self.columns_from(first, depth)]
         return Children(tokens.masked_fill(~mask, 0), child.masked_fill(~mask, 0), mask)
 
@@ -256,41 +261,6 @@ class ItemTrie(TriePaths):
         """
         column = self._column[(nodes - 1).clamp(min=0)].long().clamp(max=self.codebook_size(depth - 1) - 1)
         return self.tokens_at(depth - 1)[column]
-
-    def allowed_prefix(self, allowed_items: torch.Tensor) -> torch.Tensor:
-        """
-        Prefix sums that restrict the trie to a sub-catalog: of the sorted items `a:b`, `p[b] - p[a]` are allowed.
-
-        Args:
-            allowed_items (`torch.BoolTensor` of shape `[B, I]`): What each row may recommend, in catalog order.
-
-        Returns:
-            `torch.IntTensor` of shape `[B, I + 1]`.
-
-        Raises:
-            `ValueError`: the mask does not have one column per item.
-        """
-        if allowed_items.dim() != 2 or allowed_items.shape[1] != self.num_items:
-            raise ValueError(
-                f"ItemTrie: allowed_items has shape {tuple(allowed_items.shape)}; expected [batch, {self.num_items}], "
-                "one column per catalog item"
-            )
-        in_order = allowed_items.to(self.item_order.device)[:, self.item_order]
-        return torch.nn.functional.pad(in_order.cumsum(1, dtype=torch.int32), (1, 0))
-
-    def holds_allowed(self, nodes: torch.Tensor, allowed_prefix: torch.Tensor) -> torch.Tensor:
-        """
-        Whether something allowed lies beneath nodes.
-
-        Args:
-            nodes (`torch.LongTensor` of shape `[B, ...]`): Nodes.
-            allowed_prefix (`torch.IntTensor` of shape `[B, I + 1]`): From [`ItemTrie.allowed_prefix`].
-
-        Returns:
-            `torch.BoolTensor`: of the shape of `nodes`.
-        """
-        start, end = self.leaf_range(nodes.flatten(1))
-        return (allowed_prefix.gather(1, end) > allowed_prefix.gather(1, start)).view_as(nodes)
 
     def leaf_range(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """

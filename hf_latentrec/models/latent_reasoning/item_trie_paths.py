@@ -67,12 +67,24 @@ class TriePaths:
 
         Returns:
             `torch.LongTensor` of shape `[R, T]`: padded with -100 to `max_depth` if all sequences have one length (no
-            wait for the device), else to the deepest of the nodes.
+            wait for the device), else to the deepest of the nodes; nothing but padding for -1.
         """
         depths = self.depth_of(nodes)
-        width = self.max_depth if self.has_uniform_depth else int(depths.max())
-        position = torch.arange(width, device=depths.device)
+        if self.has_uniform_depth:
+            return self._climb(nodes, depths)
+        position = torch.arange(int(depths.max()) if len(depths) else 0, device=depths.device)
         return self.path_tokens(nodes[:, None], position).masked_fill(position >= depths[:, None], _PADDING)
+
+    def _climb(self, nodes: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        """[`sequences`] from parent to parent: slower than [`path_tokens`], but without its index of all nodes."""
+        tokens = []
+        for depth in range(self.max_depth, 0, -1):
+            on_path = depths >= depth
+            tokens.append(self.tokens_into(nodes, depth).masked_fill(~on_path, _PADDING))
+            edge = (nodes - 1).clamp(min=0).to(self.row_ptr.dtype)
+            parent = torch.searchsorted(self.row_ptr, edge, right=True) - 1
+            nodes = torch.where(on_path, parent, nodes)
+        return torch.stack(tokens[::-1], dim=-1)
 
     @cached_property
     @torch.inference_mode(False)

@@ -5,8 +5,6 @@ Shapes: B prompts, I items, H seen items of a prompt, M items asked about.
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 
 from .item_trie import ItemTrie
@@ -96,7 +94,7 @@ class SubCatalog:
         Returns:
             `torch.BoolTensor` [M]
         """
-        rank = _item_ranks(self.trie)[rows.to(self.device)].long()
+        rank = self.trie.item_rank[rows.to(self.device)].long()
         return self._holds_range(rank, rank + 1, prompts.to(self.device))
 
     def num_allowed(self) -> torch.Tensor:
@@ -123,25 +121,12 @@ class SubCatalog:
     def _sorted_ranks(self, seen_items: torch.Tensor) -> torch.Tensor:
         """Ranks of the seen items, each once and only if allowed; the rest of a row is I, which is below nothing."""
         nowhere = self.trie.num_items
-        rank = _item_ranks(self.trie)[seen_items.clamp(min=0)].long()
+        rank = self.trie.item_rank[seen_items.clamp(min=0)].long()
         counts = (seen_items >= 0) & self._holds_range(rank, rank + 1, self._prompts()[:, None])
         rank = rank.masked_fill(~counts, nowhere).sort(dim=1).values
         repeated = torch.zeros_like(counts)
         repeated[:, 1:] = rank[:, 1:] == rank[:, :-1]
         return rank.masked_fill(repeated, nowhere).sort(dim=1).values
-
-
-# Once per trie: it is as long as the catalog, and a batch asks for a few entries.
-_ITEM_RANKS: WeakKeyDictionary[ItemTrie, torch.Tensor] = WeakKeyDictionary()
-
-
-def _item_ranks(trie: ItemTrie) -> torch.Tensor:
-    """Place of each catalog row among the sorted items, [I]."""
-    if trie not in _ITEM_RANKS:
-        order = trie.item_order
-        ranks = torch.arange(len(order), dtype=order.dtype, device=order.device)
-        _ITEM_RANKS[trie] = torch.empty_like(order).scatter_(0, order.long(), ranks)
-    return _ITEM_RANKS[trie]
 
 
 def _check_allowed(allowed_items: torch.Tensor, num_prompts: int, num_items: int) -> None:

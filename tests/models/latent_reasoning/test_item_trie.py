@@ -33,18 +33,17 @@ def dict_trie(sequences: list[list[int]], rows: list[int]) -> dict:
     return root
 
 
-def as_dict(trie: ItemTrie, node: int = 0, depth: int = 0, allowed=None, prefix=None):
+def as_dict(trie: ItemTrie, node: int = 0, depth: int = 0):
     """The CSR trie as dict-of-dicts, read through `children` and `leaf_items`."""
     if trie.is_leaf(torch.tensor(node)):
-        rows = trie.leaf_items(torch.tensor([node]))[0].tolist()
-        return [row for row in rows if allowed is None or allowed[row]]
-    children = trie.children(torch.tensor([node]), depth, prefix)
+        return trie.leaf_items(torch.tensor([node]))[0].tolist()
+    children = trie.children(torch.tensor([node]), depth)
     tokens, nodes, mask = (x[0].tolist() for x in children)
     assert [t for t, m in zip(tokens, mask, strict=True) if not m] == [0] * mask.count(False)
     assert [n for n, m in zip(nodes, mask, strict=True) if not m] == [0] * mask.count(False)
     kept = [(t, n) for t, n, m in zip(tokens, nodes, mask, strict=True) if m]
     assert kept == sorted(kept)
-    return {token: as_dict(trie, child, depth + 1, allowed, prefix) for token, child in kept}
+    return {token: as_dict(trie, child, depth + 1) for token, child in kept}
 
 
 def count_nodes(tree) -> int:
@@ -71,21 +70,9 @@ def test_equals_dict_of_dicts(seed, fixed_length):
     assert all(getattr(trie, n).dtype == torch.int32 for n in ("row_ptr", "leaf_start", "item_order"))
 
 
-@pytest.mark.parametrize("fixed_length", [True, False])
-@pytest.mark.parametrize("seed", range(5))
-def test_allowed_items_equal_a_trie_of_the_allowed_items(seed, fixed_length):
-    sequences = random_catalog(seed, fixed_length)
-    trie = ItemTrie.from_sequences(sequences)
-    allowed = np.random.default_rng(seed).random(len(sequences)) < 0.3
-    prefix = trie.allowed_prefix(torch.tensor(allowed)[None])
-    assert as_dict(trie, allowed=allowed, prefix=prefix) == dict_trie(sequences, np.flatnonzero(allowed).tolist())
-
-
-def test_allowed_prefix_is_per_batch_row():
-    trie = ItemTrie.from_sequences([[5, 9], [2, 7], [5, 8]])
-    prefix = trie.allowed_prefix(torch.tensor([[True, False, False], [False, True, False], [False, False, False]]))
-    mask = trie.children(torch.zeros(3, 2, dtype=torch.long), 0, prefix).mask
-    assert mask.tolist() == [[[False, True]] * 2, [[True, False]] * 2, [[False, False]] * 2]
+def test_item_rank_is_the_inverse_of_the_order():
+    trie = ItemTrie.from_sequences(random_catalog(0, True))
+    assert trie.item_rank[trie.item_order.long()].tolist() == list(range(trie.num_items))
 
 
 @pytest.mark.parametrize("fixed_length", [True, False])
@@ -319,10 +306,7 @@ def test_prefix_is_found_behind_shared_and_longer_sequences():
         ItemTrie.from_sequences([[1, 2], [1, 2], [1, 2, 0], [1, 2, 9, 9], [0, 1]])
 
 
-def test_bad_allowed_items_and_priority():
-    trie = ItemTrie.from_sequences([[1], [2]])
-    with pytest.raises(ValueError, match=r"shape \(1, 3\); expected \[batch, 2\]"):
-        trie.allowed_prefix(torch.ones(1, 3, dtype=torch.bool))
+def test_bad_priority():
     with pytest.raises(ValueError, match="priority has shape"):
         ItemTrie.from_sequences([[1], [2]], priority=[1.0])
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 import torch
 
-from hf_latentrec.models.latent_reasoning import sub_catalog as module
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.models.latent_reasoning.sub_catalog import SubCatalog
 
@@ -98,17 +95,6 @@ def test_shared_masks_and_seen_items_take_no_row_per_prompt():
     sub_catalog = SubCatalog(trie, 64, allowed, seen)
     sizes = [t.untyped_storage().nbytes() for t in vars(sub_catalog).values() if isinstance(t, torch.Tensor)]
     assert len(sizes) == 2 and max(sizes) <= 8 * 1001
-
-
-def test_ranks_are_kept_as_long_as_their_trie():
-    trie = ItemTrie.from_sequences([[5], [2]])
-    before = len(module._ITEM_RANKS)
-    ranks = module._item_ranks(trie)
-    assert ranks.tolist() == [1, 0] and module._item_ranks(trie) is ranks
-    assert len(module._ITEM_RANKS) == before + 1
-    del trie
-    gc.collect()
-    assert len(module._ITEM_RANKS) == before
 
 
 TRIE = ItemTrie.from_sequences([[5, 9], [2, 7], [5, 8]])
