@@ -204,7 +204,8 @@ def feeds(monkeypatch):
 
 @torch.no_grad()
 def test_forced_tokens_cost_no_pass(make_model, prompts, feeds):
-    """Ten common tokens, one choice, ten more: one pass reads the first ten, the rest is never read."""
+    """Ten common tokens, one choice, ten more: one pass reads the first ten, the rest is never read. Nor is a title
+    that has made its only choice at its first token."""
     passes, _ = feeds
     titles = [[*range(20, 30), choice, *range(30, 40), TERMINAL] for choice in (16, 17, 18)]
     trie = ItemTrie.from_sequences([*titles, [50, TERMINAL]])
