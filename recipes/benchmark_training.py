@@ -8,9 +8,11 @@ What packing saves: forward and backward over an epoch of Beauty histories, pack
 Both ways train one model: Qwen3 with 8 layers, hidden size 256, vocabulary 152,960, float32. Both cut the whole epoch
 into padded batches of about the same number of targets, sorted by length: one example per target, or all targets of a
 history (window) in one row. A batch has 512 targets; in configs/lasar_beauty.yaml 128 histories hold about 700. One
-example per target then takes 11 GB of memory; with `--targets_per_batch 256` it takes 7, and the ratio is lower. Of these batches some are run that stand for the epoch (see `sample`), and the time per
-target is compared. Before that the loss and every gradient of the packed batches are compared with those of the same
-targets one by one: a difference above 1e-4 ends the benchmark.
+example per target then takes 11 GB of memory; with `--targets_per_batch 256` it takes 7, and the ratio is lower.
+
+Of these batches some are run that stand for the epoch (see `sample`), and the time per target is compared. Before that
+the loss and every gradient of the packed batches are compared with those of the same targets one by one: a difference
+above 1e-4 ends the benchmark.
 
 Settings: `stride10` trains as configs/lasar_beauty.yaml does (20 newest items, windows start at every 10th), `stride1`
 has exact sliding windows (a long user's windows then share no start), `whole` keeps whole histories. The softmax runs
