@@ -18,7 +18,8 @@ speedup_titles, speedup_titles_exact
 memory_ratio                 our peak memory over that of `generate`, weights left out, as in speedup_vs_generate
 
 Before a time is taken, both ways must give the same answers and scores (to 0.001). In bfloat16, where near ties swap,
-it is printed how far they agree. Times are medians, with the ways taking turns.
+it is printed how far they agree. Times are medians, with the ways taking turns. All of it runs under
+torch.inference_mode.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Benchmark:
         return Result(key, seconds["generate"] / seconds["ours"], shown["ours"], shown["generate"])
 
 
+@torch.inference_mode()
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     vocabulary = Vocabulary(args.vocab_size)

@@ -158,7 +158,7 @@ def bare_forwards(model: Qwen3ForLatentReasoningRec, task: Task) -> Callable[[],
     visible_BKS = task.attention_mask.bool()[:, None].expand(B, K, L)
     masks = [torch.cat([visible_BKS, *[own_KK] * (step + 1)], dim=-1)[:, None] for step in range(num_steps)]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run() -> None:
         cache = DynamicCache(config=model.config)
         model.model(
