@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from benchmark_data import Vocabulary
+from torch import nn
 from transformers import DynamicCache, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from hf_latentrec import ItemTrie, Qwen3ForLatentReasoningRec, Qwen3LatentRecConfig
@@ -142,10 +143,11 @@ def make_prefix_function(task: Task) -> Callable[[int, torch.Tensor], list[int]]
     return allowed_tokens
 
 
-def bare_forwards(model: Qwen3ForLatentReasoningRec, task: Task) -> Callable[[], object]:
+def bare_forwards(model: Qwen3ForLatentReasoningRec, task: Task, num_thoughts: int = 0) -> Callable[[], object]:
     """
-    The least that a search over semantic IDs has to compute: the prompts once, then every beam's newest token after
-    each step but the last, with embeddings, masks and positions at hand, and without any output projection.
+    The least that a search over semantic IDs has to compute: the prompts once, one token per prompt and thought, then
+    every beam's newest token after each step but the last; with embeddings, masks and positions at hand, and without
+    any output projection.
     """
     (B, L), K = task.input_ids.shape, task.num_beams
     device, num_steps = task.input_ids.device, len(task.sequences[0]) - 1
@@ -154,9 +156,17 @@ def bare_forwards(model: Qwen3ForLatentReasoningRec, task: Task) -> Callable[[],
     beams_BKTD = model.get_input_embeddings()(tokens_BKT).detach()
     prompt_positions_BL = (task.attention_mask.cumsum(1) - 1).clamp(min=0)
     positions_B1 = task.attention_mask.sum(1, keepdim=True)
+
+    passes = []  # embeddings, mask, positions
+    visible_B1S = task.attention_mask.bool()[:, None]
+    for thought in range(num_thoughts):
+        visible_B1S = nn.functional.pad(visible_B1S, (0, 1), value=True)
+        passes.append((prompt_BLD[:, -1:], visible_B1S[:, None], positions_B1 + thought))
     own_KK = torch.eye(K, dtype=torch.bool, device=device).expand(B, K, K)
-    visible_BKS = task.attention_mask.bool()[:, None].expand(B, K, L)
-    masks = [torch.cat([visible_BKS, *[own_KK] * (step + 1)], dim=-1)[:, None] for step in range(num_steps)]
+    for step in range(num_steps):
+        visible_BKS = torch.cat([visible_B1S.expand(B, K, -1), *[own_KK] * (step + 1)], dim=-1)
+        positions_BK = (positions_B1 + num_thoughts + step).expand(B, K)
+        passes.append((beams_BKTD[:, :, step], visible_BKS[:, None], positions_BK))
 
     @torch.inference_mode()
     def run() -> None:
@@ -167,13 +177,8 @@ def bare_forwards(model: Qwen3ForLatentReasoningRec, task: Task) -> Callable[[],
             position_ids=prompt_positions_BL,
             past_key_values=cache,
         )
-        for step, mask in enumerate(masks):
-            model.model(
-                inputs_embeds=beams_BKTD[:, :, step],
-                attention_mask=mask,
-                position_ids=(positions_B1 + step).expand(B, K),
-                past_key_values=cache,
-            )
+        for embeds, mask, positions in passes:
+            model.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache)
 
     return run
 

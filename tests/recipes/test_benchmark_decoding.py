@@ -58,7 +58,13 @@ def models():
 
 def test_semantic_ids_and_memory(capsys):
     printed, results = run(capsys, "--only=semantic_ids", "--prompt_length=40")
-    assert list(results) == ["speedup_vs_generate", "speedup_vs_generate_exact", "ratio_to_floor", "latent_overhead"]
+    assert list(results) == [
+        "speedup_vs_generate",
+        "speedup_vs_generate_exact",
+        "ratio_to_floor",
+        "latent_overhead",
+        "latent_overhead_of_floor",
+    ]
     assert all(value > 0 for value in results.values())
     assert all(any(key in line and goal in line for line in printed) for key, goal in
                [("speedup_vs_generate ", ">= 45"), ("latent_overhead", "<= 1.12")])  # fmt: skip
@@ -206,3 +212,7 @@ def test_bare_forwards_compute_what_our_search_computes(models, task, monkeypatc
     passes.clear()
     benchmark_ways.our_way(model, task, "catalog")()
     assert bare == passes == [((2, 5, 16), 5), ((2, 4, 16), 9), ((2, 4, 16), 13)]
+    passes.clear()
+    benchmark_ways.bare_forwards(model, task, num_thoughts=2)()
+    thinking = [((2, 1, 16), 6), ((2, 1, 16), 7)]
+    assert passes == [bare[0], *thinking, ((2, 4, 16), 11), ((2, 4, 16), 15)]
