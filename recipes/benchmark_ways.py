@@ -149,7 +149,7 @@ def bare_forwards(model: Qwen3ForLatentReasoningRec, task: Task, num_thoughts: i
     every beam's newest token after each step but the last; with embeddings, masks and positions at hand, and without
     any output projection.
     """
-    (B, L), K = task.input_ids.shape, task.num_beams
+    B, K = len(task.input_ids), task.num_beams
     device, num_steps = task.input_ids.device, len(task.sequences[0]) - 1
     prompt_BLD = model.get_input_embeddings()(task.input_ids).detach()
     tokens_BKT = torch.tensor(task.sequences[: B * K], device=device).view(B, K, -1)
