@@ -6,6 +6,7 @@ Shapes: I items, B prompts, L prompt.
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hf_latentrec.models.latent_reasoning.tokenization import encode_plain_text
 
 
 BEAUTY, INDUSTRIAL = "amazon_beauty_2014", "amazon_industrial_2018"
+FILES = {BEAUTY: "Beauty.index.json", INDUSTRIAL: "items.parquet"}  # what tells that a folder is the data set
 CODEBOOK, LEVELS = 256, 4
 BEAUTY_ITEMS, BEAUTY_PREFIXES = 12_101, (197, 7_931, 11_696, 12_088)  # distinct prefixes of 1 to 4 codes
 INDUSTRIAL_ITEMS, LONGEST_TITLE = 3_686, 83
@@ -76,6 +78,28 @@ class Catalog:
     source: str
     sequences: list[list[int]]
     histories: list[list[int]]
+
+
+def find_folder(data_dir: Path | None, name: str) -> Path | None:
+    """The folder of a data set: below `data_dir`, or that itself; None where it is not there."""
+    if data_dir is None:
+        return None
+    return next((folder for folder in (data_dir / name, data_dir) if (folder / FILES[name]).exists()), None)
+
+
+def data_folder(text: str) -> Path:
+    """The type of `--data_dir` where either data set will do."""
+    if not any(find_folder(Path(text), name) for name in FILES):
+        raise ArgumentTypeError(f"{text}: no {' and no '.join(f'{k}/{v}' for k, v in FILES.items())} there")
+    return Path(text)
+
+
+def beauty_folder(text: str) -> Path:
+    """The type of `--data_dir` where Beauty is wanted: its own folder, whether that was named or the one above."""
+    folder = find_folder(Path(text), BEAUTY)
+    if folder is None:
+        raise ArgumentTypeError(f"{text}: neither {FILES[BEAUTY]} nor {BEAUTY}/{FILES[BEAUTY]} there")
+    return folder
 
 
 def load_beauty(folder: Path, vocabulary: Vocabulary) -> Catalog:

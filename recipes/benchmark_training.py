@@ -2,7 +2,7 @@
 What packing saves: forward and backward over an epoch of Beauty histories, packed against one example per target.
 
     python recipes/benchmark_training.py                        # histories of Beauty's lengths, random items
-    python recipes/benchmark_training.py --data_dir DATA/amazon_beauty_2014
+    python recipes/benchmark_training.py --data_dir DATA
     python recipes/benchmark_training.py --quick                # the first setting only
 
 Both ways train one model: Qwen3 with 8 layers, hidden size 256, vocabulary 152,960, float32. Both cut the whole epoch
@@ -29,6 +29,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 import torch
+from benchmark_data import beauty_folder
 from benchmarking import machine, print_json, print_table, time_alternating
 from datasets import Dataset, concatenate_datasets
 
@@ -240,7 +241,11 @@ def measure(setting: Setting, num_thoughts: int, data: RecData, model, processor
 def main(argv: list[str] | None = None) -> None:
     """Measures every setting with and without thoughts."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--data_dir", help="Beauty's folder; without, random items in histories of its lengths")
+    parser.add_argument(
+        "--data_dir",
+        type=beauty_folder,
+        help="Beauty's folder, or the one above it; without, random items in histories of its lengths",
+    )
     parser.add_argument("--batches", type=int, default=4, help="batches of the epoch that are run, either way")
     parser.add_argument("--targets_per_batch", type=int, default=512, help="targets of a batch, either way")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")

@@ -4,7 +4,7 @@ The catalog's trie at scale: how long it takes to build, what it holds in memory
     python recipes/benchmark_trie.py                     # 1 M and 10 M items; about 3 minutes and 3 GB
     python recipes/benchmark_trie.py --quick             # 1 M items only; within a minute
     python recipes/benchmark_trie.py --items 2000000     # another size
-    python recipes/benchmark_trie.py --data_dir DATA/amazon_beauty_2014    # the published codes of Beauty as well
+    python recipes/benchmark_trie.py --data_dir DATA     # the published codes of Beauty as well
 
 Items are random sequences of 4 codes out of 256 per level, as flat int32 tokens. One thread, float32, 8 prompts x 50
 beams. All times are medians of several runs after a warm-up; what is compared takes turns.
@@ -33,11 +33,10 @@ import argparse
 import gc
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark_data import Vocabulary, load_beauty
+from benchmark_data import Vocabulary, beauty_folder, load_beauty
 from benchmarking import machine, print_json, print_table, time_alternating
 from transformers import PrefixConstrainedLogitsProcessor
 
@@ -318,7 +317,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="1 M items only, fewer runs; within a minute")
     add("--items", type=int, nargs="+", help="sizes of the random catalogs; by default 1 M and 10 M")
-    add("--data_dir", type=Path, help="folder of Beauty.index.json, to build its trie as well")
+    add("--data_dir", type=beauty_folder, help="Beauty's folder, or the one above it: builds its trie as well")
     add("--repeats", type=int, help="timed runs of each way; by default 5, 3 with --quick")
     add("--num_beams", type=int, default=50, help="beams of each of the 8 prompts")
     add("--dict_items", type=int, default=100_000, help="size of the catalog for the ordinary way")
