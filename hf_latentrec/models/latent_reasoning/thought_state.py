@@ -32,15 +32,6 @@ class ThoughtState:
     thoughts_BKND: torch.Tensor
     opened: bool = False
 
-    def select_branches(self, parent_BK: torch.Tensor) -> ThoughtState:
-        """Branches that continue the branches `parent_BK`; the cache stays as it is."""
-        S, D = self.visible_BKS.shape[-1], self.hidden_BKD.shape[-1]
-        return replace(
-            self,
-            visible_BKS=self.visible_BKS.gather(1, parent_BK[..., None].expand(-1, -1, S)),
-            hidden_BKD=self.hidden_BKD.gather(1, parent_BK[..., None].expand(-1, -1, D)),
-        )
-
     def expand(self, num_branches: int) -> ThoughtState:
         """`num_branches` branches that continue the only one there is."""
         return replace(

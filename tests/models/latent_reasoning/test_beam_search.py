@@ -18,6 +18,7 @@ from hf_latentrec.models.latent_reasoning.sub_catalog import SubCatalog
 
 from .conftest import SIZES, VOCAB_SIZE
 from .plain_search import plain_beam_search
+from .search_checks import assert_batched_equals_unbatched, assert_filters_the_full_ranking
 
 
 NUM_BEAMS = 10
@@ -88,14 +89,7 @@ def test_all_beams_list_the_whole_catalog(make_model, prompts, catalog_trie, num
 
 @torch.no_grad()
 def test_batched_equals_unbatched(make_model, prompts, catalog_trie):
-    model = make_model(num_thoughts=2)
-    together = model.generate(*prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS)
-    for b, (row, mask) in enumerate(zip(*prompts, strict=True)):
-        alone = model.generate(row[mask.bool()][None], item_trie=catalog_trie, num_beams=NUM_BEAMS)
-        mine = together.user_indices == b
-        assert torch.equal(alone.sequences, together.sequences[mine])
-        torch.testing.assert_close(alone.sequences_scores, together.sequences_scores[mine], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(alone.thoughts[0], together.thoughts[b], atol=1e-5, rtol=1e-5)
+    assert_batched_equals_unbatched(make_model(num_thoughts=2), prompts, item_trie=catalog_trie, num_beams=NUM_BEAMS)
 
 
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
@@ -107,15 +101,9 @@ def test_allowed_items_filter_the_full_ranking(make_model, prompts, catalog_trie
     allowed = torch.rand(3, num_items, generator=torch.Generator().manual_seed(1)) < 0.5
     allowed[2] = False
     allowed[2, :4] = True
-    settings = {"item_trie": catalog_trie, "num_beams": num_items, "normalize": normalize}
-    full = model.generate(*prompts, **settings)
-    output = model.generate(*prompts, **settings, allowed_items=allowed)
-    items, _ = catalog_trie.leaf_items(full.item_nodes)
-    kept = allowed[full.user_indices, items]
-    assert torch.equal(output.sequences, full.sequences[kept])
-    assert torch.equal(output.user_indices, full.user_indices[kept])
-    torch.testing.assert_close(output.sequences_scores, full.sequences_scores[kept], atol=1e-5, rtol=1e-5)
-    fewer = model.generate(*prompts, **{**settings, "num_beams": NUM_BEAMS}, allowed_items=allowed)
+    assert_filters_the_full_ranking(model, prompts, catalog_trie, normalize, allowed)
+    settings = {"item_trie": catalog_trie, "num_beams": NUM_BEAMS, "normalize": normalize}
+    fewer = model.generate(*prompts, **settings, allowed_items=allowed)
     assert fewer.user_indices.bincount().tolist() == [NUM_BEAMS, NUM_BEAMS, 4]
 
 

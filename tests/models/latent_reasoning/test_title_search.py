@@ -12,6 +12,7 @@ from hf_latentrec.models.latent_reasoning.branch_decoder import BranchDecoder
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
 from .plain_search import plain_beam_search
+from .search_checks import assert_batched_equals_unbatched, assert_filters_the_full_ranking
 
 
 TERMINAL = 59
@@ -149,29 +150,15 @@ def test_all_beams_list_the_whole_catalog(make_model, prompts, title_trie):
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
 @torch.no_grad()
 def test_batched_equals_unbatched(make_model, prompts, title_trie, normalize):
-    model = make_model(num_thoughts=2)
     settings = {"item_trie": title_trie, "num_beams": 6, "normalize": normalize}
-    together = model.generate(*prompts, **settings)
-    for user, (row, mask) in enumerate(zip(*prompts, strict=True)):
-        alone = model.generate(row[mask.bool()][None], **settings)
-        mine = together.user_indices == user
-        assert torch.equal(alone.item_nodes, together.item_nodes[mine])
-        torch.testing.assert_close(alone.sequences_scores, together.sequences_scores[mine], atol=1e-5, rtol=1e-5)
+    assert_batched_equals_unbatched(make_model(num_thoughts=2), prompts, **settings)
 
 
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
 @torch.no_grad()
 def test_sub_catalog_filters_the_full_ranking(make_model, prompts, title_trie, normalize):
-    model = make_model(num_thoughts=1)
-    num_items = title_trie.num_items
-    allowed = torch.rand(3, num_items, generator=torch.Generator().manual_seed(1)) < 0.5
-    settings = {"item_trie": title_trie, "num_beams": num_items, "normalize": normalize}
-    full = model.generate(*prompts, **settings)
-    output = model.generate(*prompts, **settings, allowed_items=allowed)
-    items, _ = title_trie.leaf_items(full.item_nodes)
-    kept = allowed[full.user_indices, items]
-    assert torch.equal(output.item_nodes, full.item_nodes[kept])
-    torch.testing.assert_close(output.sequences_scores, full.sequences_scores[kept], atol=1e-5, rtol=1e-5)
+    allowed = torch.rand(3, title_trie.num_items, generator=torch.Generator().manual_seed(1)) < 0.5
+    assert_filters_the_full_ranking(make_model(num_thoughts=1), prompts, title_trie, normalize, allowed)
 
 
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
