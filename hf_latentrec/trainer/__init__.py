@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from .advantages import GroupAdvantage, group_advantage
 from .checkpoints import last_complete_checkpoint
-from .grpo_config import LASARGRPOConfig
-from .grpo_trainer import LASARGRPOTrainer
+from .grpo_config import RecGRPOConfig
+from .grpo_trainer import RecGRPOTrainer
+from .lasar_grpo_config import LASARGRPOConfig
+from .lasar_grpo_trainer import LASARGRPOTrainer
 from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
@@ -25,6 +27,8 @@ __all__ = [
     "LatentSFTTrainer",
     "PolicyLoss",
     "RecConfig",
+    "RecGRPOConfig",
+    "RecGRPOTrainer",
     "RecTrainer",
     "clipped_policy_loss",
     "group_advantage",
