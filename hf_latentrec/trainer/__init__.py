@@ -10,6 +10,8 @@ from .grpo_trainer import RecGRPOTrainer
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
 from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
+from .lr_grpo_config import LRGRPOConfig
+from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
 from .rewards import PerplexityReward, ndcg_reward, perplexity_reward, rule_reward
@@ -24,6 +26,8 @@ __all__ = [
     "GroupAdvantage",
     "LASARGRPOConfig",
     "LASARGRPOTrainer",
+    "LRGRPOConfig",
+    "LRGRPOTrainer",
     "LatentSFTConfig",
     "LatentSFTTrainer",
     "PerplexityReward",

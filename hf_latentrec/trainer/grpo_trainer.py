@@ -21,7 +21,7 @@ from .rewards import IGNORE_INDEX
 class RecGRPOTrainer(RecTrainer):
     """
     [`RecTrainer`] for group-relative policy optimization. An algorithm overrides [`roll_out`], which says what is
-    compared and what it is worth, and where needed [`score`] and [`compute_terms`].
+    compared and what it is worth, and where needed [`prepare_policy`], [`score`] and [`compute_terms`].
 
     An optimizer step rolls out all of its micro-batches before it trains on the first, so that an algorithm may use
     statistics of the global batch. The rollout serves `num_iterations` steps. The loss is a mean over the prompts of
@@ -42,12 +42,16 @@ class RecGRPOTrainer(RecTrainer):
 
     def __init__(self, model: nn.Module, args: RecGRPOConfig, **kwargs):
         super().__init__(model, args, **kwargs)
+        self.prepare_policy(self.accelerator.unwrap_model(self.model))
         self.ref_model = None
         if args.beta > 0:
             self.require_whole_model("beta > 0 keeps a reference, which is")
             self.ref_model = copy_as_reference(self.accelerator.unwrap_model(self.model))
         self._rollouts: list[dict[str, Any]] = []  # of the optimizer step; later iterations come back to them
         self._num_evaluated = 0  # batches of this evaluation
+
+    def prepare_policy(self, model: nn.Module) -> None:
+        """Checks the policy and freezes what the algorithm does not train, before the reference is copied."""
 
     def require_whole_model(self, why: str) -> None:
         """Raises a `ValueError` where no process holds the whole model."""
@@ -86,10 +90,10 @@ class RecGRPOTrainer(RecTrainer):
         """
         raise NotImplementedError
 
-    def score(self, model: nn.Module, inputs: dict[str, Any]) -> LatentRecOutput:
+    def score(self, model: nn.Module, inputs: dict[str, Any], **kwargs) -> LatentRecOutput:
         """The model's output for a rollout; `logps` [B, G, T] are those of the tokens that it is judged by."""
         names = ("input_ids", "attention_mask", "labels")
-        return model(**{name: inputs[name] for name in names}, item_trie=self.loss_item_trie)
+        return model(**{name: inputs[name] for name in names}, item_trie=self.loss_item_trie, **kwargs)
 
     def train(self, *args, **kwargs):
         """See [`~transformers.Trainer.train`]."""
