@@ -161,7 +161,7 @@ class LRGRPOTrainer(RecGRPOTrainer):
         shape = (int(sizes_JW.sum()), self.args.num_generations - 1, self.model.config.hidden_size)
         noise = torch.randn(shape, generator=generator) * self.args.noise_std
         rows = [slice(end - len(batch["labels"]), end) for end, batch in zip(ends, batches, strict=True)]
-        return [nn.functional.pad(noise[part], (0, 0, 1, 0)).to(device) for part in rows]
+        return [nn.functional.pad(noise[part], (0, 0, 1, 0)).to(device, self.model.dtype) for part in rows]
 
     # Rewards
 
@@ -222,7 +222,7 @@ class LRGRPOTrainer(RecGRPOTrainer):
         """Records the entropy after the unperturbed thought, and how long the noise is against the thought."""
         mask_B1T = answer_mask(inputs["labels"], output.logps)[:, :1]
         self.means.add("entropy", group_mean(output.entropy[:, None], mask_B1T).sum(), len(mask_B1T))
-        noise_BK = inputs["thought_noise"][:, 1:].norm(dim=-1)
+        noise_BK = inputs["thought_noise"][:, 1:].float().norm(dim=-1)
         thought_BD = output.thought_embeds[:, -1].float()
         # Relative noise is multiplied with the root mean square, |thought| / sqrt(D).
         is_relative = self.args.noise_scale == "relative"
