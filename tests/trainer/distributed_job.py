@@ -1,6 +1,6 @@
 """One step of plain SGD with learning rate 1 on a global batch of 8, so that the weights move by the gradient.
 
-Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group|lr_grpo_uneven OUT` on any number of processes; the
+Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group OUT` on any number of processes; the
 main one writes the change of every weight.
 """
 
@@ -44,11 +44,11 @@ def main(algorithm: str, out: Path) -> None:
     elif algorithm.startswith("lr_grpo"):
         dataset, collator = splits["train"], NextItemCollator(processor)
         settings["noise_std"] = 0.5
-        if algorithm == "lr_grpo_uneven":  # 7 prompts: 4 and 3 on two processes, and none that comes twice
+        if algorithm == "lr_grpo_batch":  # 7 prompts: 4 and 3 on two processes, and none that comes twice
             dataset, settings["accelerator_config"] = dataset.select(range(7)), {"even_batches": False}
             settings["gradient_accumulation_steps"] = 2
             settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
-        elif algorithm == "lr_grpo_group":
+        else:
             settings |= {"advantage": "group", "beta": 0.1, "train_only_reasoner": False}
         trainer_class, config = LRGRPOTrainer, LRGRPOConfig(**settings)
     else:
