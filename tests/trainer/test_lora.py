@@ -7,13 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from torch import nn
 from transformers import AutoModel
 from trl import ModelConfig, get_peft_config
 
 from hf_latentrec.data import PackedHistoryCollator
 from hf_latentrec.evaluation import RecEvaluator
-from hf_latentrec.models.latent_reasoning import reasoners
 from hf_latentrec.trainer import LatentSFTConfig, LatentSFTTrainer, RecConfig, RecTrainer
 from hf_latentrec.trainer.lora import add_lora, added_token_ids, merge_lora, unwrap_lora
 from tests.tiny import make_tiny_recommender
@@ -26,33 +24,27 @@ NEW_IDS = [4, 5, 6, 7, 8, 9, 10, 11, 14, 15]  # the toy's codes and markers
 OLD_IDS = [0, 1, 2, 3, 12, 13]
 
 
-class LinearReasoner(nn.Module):
-    """A reasoner with weights."""
-
-    uses_markers = True
-
-    def __init__(self):
-        super().__init__()
-        self.q_proj = nn.Linear(16, 16)
-
-    def forward(self, hidden_BKD):
-        return self.q_proj(hidden_BKD)
-
-
-@pytest.fixture(params=["feedback", "weights"])
-def reasoner(request, monkeypatch):
-    """Models of this test have a reasoner without, or with, weights."""
-    if request.param == "weights":
-        monkeypatch.setitem(reasoners.REASONER_CLASSES, "feedback", LinearReasoner)
+@pytest.fixture(params=["feedback", "latent_attention"])
+def reasoner(request):
+    """A reasoner without, and one with, weights."""
     return request.param
 
 
 @pytest.fixture
-def make_trainer(tmp_path, toy, make_model):
+def make_lora_model(make_model, reasoner):
+    def make(**kwargs):
+        settings = {"reasoner": reasoner, "num_thoughts": 2, "thought_markers": True}
+        return make_model(reasoner_config=settings, **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tmp_path, toy, make_lora_model):
     def make(peft_config=None, new_token_ids=NEW_IDS, evaluator=None, tied=False, **args):
         settings = {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 0.1, "logging_steps": 1, **args}
         settings = {"save_strategy": "no", **settings}
-        model = make_model(tie_word_embeddings=tied, initializer_range=0.2)
+        model = make_lora_model(tie_word_embeddings=tied, initializer_range=0.2)
         return RecTrainer(
             model,
             RecConfig(tmp_path / "run", use_cpu=True, disable_tqdm=True, **settings),
@@ -82,7 +74,7 @@ def test_lora_reasoner_and_new_rows_move_and_nothing_else(make_trainer, reasoner
     trained = trained_names(trainer.model)
     assert sum("lora_A" in name for name in trained) == sum("lora_B" in name for name in trained) == 4
     assert sum("trainable_tokens_delta" in name for name in trained) == (1 if tied else 2)
-    assert sum("reasoner" in name for name in trained) == (2 if reasoner == "weights" else 0)
+    assert sum("reasoner" in name for name in trained) == (6 if reasoner == "latent_attention" else 0)
     assert not any("reasoner" in name and "lora" in name for name in before)
     trainer.train()
     after = trainer.model.state_dict()
@@ -96,16 +88,16 @@ def test_lora_reasoner_and_new_rows_move_and_nothing_else(make_trainer, reasoner
         now, then = merged.get_parameter(name), start.get(name, start["model.embed_tokens.weight"])
         assert torch.equal(now[OLD_IDS], then[OLD_IDS]) and (now[NEW_IDS] != then[NEW_IDS]).any(-1).all()
     unmoved = {name for name, parameter in merged.named_parameters() if torch.equal(parameter, start[name])}
-    adapted = {name for name in start if "q_proj" in name or "v_proj" in name}
+    adapted = {name for name in start if "q_proj" in name or "v_proj" in name or "reasoner" in name}
     assert set(start) - unmoved == adapted | {"model.embed_tokens.weight"} | (set() if tied else {"lm_head.weight"})
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("catalog", [False, True])
-def test_first_gradients_are_those_of_full_fine_tuning(make_model, toy, reasoner, tied, catalog):
+def test_first_gradients_are_those_of_full_fine_tuning(make_lora_model, toy, reasoner, tied, catalog):
     """LoRA's B is 0 at first, so that the function is that of the model itself."""
-    full = make_model(tie_word_embeddings=tied)
-    wrapped = add_lora(make_model(tie_word_embeddings=tied), LoraConfig(r=2), NEW_IDS)
+    full = make_lora_model(tie_word_embeddings=tied)
+    wrapped = add_lora(make_lora_model(tie_word_embeddings=tied), LoraConfig(r=2), NEW_IDS)
     trie = toy.trie if catalog else None
     losses = [model(**batch_of(toy), item_trie=trie).loss for model in (full, wrapped)]
     torch.testing.assert_close(losses[0], losses[1])
@@ -116,13 +108,13 @@ def test_first_gradients_are_those_of_full_fine_tuning(make_model, toy, reasoner
         rows = wrapper.token_adapter.trainable_tokens_delta["default"].grad
         assert whole.weight.grad[NEW_IDS].abs().max() > 0
         torch.testing.assert_close(rows, whole.weight.grad[NEW_IDS], atol=1e-7, rtol=1e-4)
-    if reasoner == "weights":
-        ours = base.reasoner.modules_to_save["default"].q_proj.weight.grad
-        torch.testing.assert_close(ours, full.reasoner.q_proj.weight.grad, atol=1e-7, rtol=1e-4)
+    if reasoner == "latent_attention":
+        ours = base.reasoner.modules_to_save["default"].v_proj.weight.grad
+        torch.testing.assert_close(ours, full.reasoner.v_proj.weight.grad, atol=1e-7, rtol=1e-4)
 
 
-def test_the_wrapped_model_is_used_like_the_recommender(make_model, toy, reasoner):
-    full, wrapped = make_model().eval(), add_lora(make_model(), LoraConfig(r=2), NEW_IDS).eval()
+def test_the_wrapped_model_is_used_like_the_recommender(make_lora_model, toy, reasoner):
+    full, wrapped = make_lora_model().eval(), add_lora(make_lora_model(), LoraConfig(r=2), NEW_IDS).eval()
     assert wrapped.config is unwrap_lora(wrapped).config and wrapped.config.num_thoughts == 2
     assert unwrap_lora(full) is full
     packed = {
