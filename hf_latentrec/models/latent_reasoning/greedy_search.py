@@ -62,14 +62,14 @@ def greedy_search(model: LatentReasoningMixin, state: ThoughtState, item_trie: I
 
 
 def _follow_best_child(model: LatentReasoningMixin, running: RunningBeams, trie: ItemTrie, depth: int) -> RunningBeams:
-    """One step of every branch that has not ended; ended ones stay where they are."""
+    """One step of every branch. One that has ended stays where it is; its score of -inf frees what it has read."""
     log_probs_BKC = score_children(model, running.hidden_BKD, trie, running.nodes_BK, depth, "catalog")
     best_BK = log_probs_BKC.max(-1)
     first_edge_BK, _ = trie.edges(running.nodes_BK)
     ended_BK = trie.is_leaf(running.nodes_BK)
     return replace(
         running,
-        scores_BK=running.scores_BK + best_BK.values.masked_fill(ended_BK, 0.0),
+        scores_BK=running.scores_BK + best_BK.values,
         nodes_BK=torch.where(ended_BK, running.nodes_BK, first_edge_BK + best_BK.indices + 1),
     )
 
