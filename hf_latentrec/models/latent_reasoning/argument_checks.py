@@ -44,12 +44,7 @@ def check_noise(
     num_thoughts: int,
 ) -> None:
     """Whether samples of a thought fit the prompts and answers given to `forward`."""
-    if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
-        raise ValueError(
-            f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
-        )
-    if num_thoughts == 0:
-        raise ValueError("thought_noise is given to a model with num_thoughts 0; there is no thought to perturb")
+    check_thought_samples(thought_noise, input_ids, num_thoughts)
     if branch_starts is not None:
         raise ValueError("thought_noise and branch_starts exclude each other; pass one target per prompt")
     if labels is None:
@@ -59,6 +54,16 @@ def check_noise(
             f"labels have shape {tuple(labels.shape)} and thought_noise {tuple(thought_noise.shape)}; pass one answer "
             "per sample [B, K, T], or one for all [B, T]"
         )
+
+
+def check_thought_samples(thought_noise: torch.Tensor, input_ids: torch.Tensor, num_thoughts: int) -> None:
+    """Whether samples of a thought fit the prompts, and there is a thought."""
+    if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
+        raise ValueError(
+            f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
+        )
+    if num_thoughts == 0:
+        raise ValueError("thought_noise is given to a model with num_thoughts 0; there is no thought to perturb")
 
 
 def check_generation(
@@ -167,7 +172,9 @@ __all__ = [
     "check_generation",
     "check_grounding",
     "check_item_embeddings",
+    "check_noise",
     "check_not_empty",
     "check_prompts",
     "check_scores",
+    "check_thought_samples",
 ]

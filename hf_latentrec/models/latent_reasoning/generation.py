@@ -15,6 +15,7 @@ from .argument_checks import (
     check_not_empty,
     check_prompts,
     check_scores,
+    check_thought_samples,
 )
 from .batch_splitting import merge_outputs, run_in_parts
 from .beam_search import Beams, beam_search
@@ -183,8 +184,8 @@ class LatentGenerationMixin:
             input_ids (`torch.LongTensor` [B, L]): prompts (left-padded by the processor).
             attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
             item_trie (`ItemTrie`): the catalog, `processor.item_trie`.
-            thought_noise (`torch.Tensor` [B, K, D]): what is added to the last thought of each branch.
-            relative_noise (`bool`, *optional*, defaults to `False`): scale the noise by the thought; see [`think`].
+            thought_noise (`torch.Tensor` [B, K, D]): what is added to the last thought; see [`think`].
+            relative_noise (`bool`, *optional*, defaults to `False`): see [`think`].
 
         Returns:
             `torch.LongTensor` [B, K, T]: answer tokens with their terminal, padded with -100 to the longest.
@@ -192,10 +193,12 @@ class LatentGenerationMixin:
         Raises:
             ValueError: for a prompt without a token, a model that does not think, or one whose scores are NaN.
         """
+        num_thoughts = self.config.num_thoughts
         check_prompts(input_ids, attention_mask)
+        check_thought_samples(thought_noise, input_ids, num_thoughts)
         item_trie = item_trie.to(input_ids.device)
-        num_thoughts, (B, K, _) = self.config.num_thoughts, thought_noise.shape
-        num_slots = input_ids.shape[1] + 1 + K * (num_thoughts + 1) + _num_branch_slots(item_trie, K)
+        B, K, _ = thought_noise.shape
+        num_slots = input_ids.shape[1] + num_thoughts + 2 * K + _num_branch_slots(item_trie, K)
         cache = BranchCache(self.config.num_hidden_layers, num_slots)
         state = self.encode(input_ids, attention_mask, open_thoughts=True, cache=cache)
         state = self.think(state, num_thoughts, thought_noise=thought_noise, relative_noise=relative_noise)

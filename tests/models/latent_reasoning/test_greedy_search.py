@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from hf_latentrec.models.latent_reasoning.branch_cache import BranchCache
 from hf_latentrec.models.latent_reasoning.greedy_search import greedy_search
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
+from .concatenated import concatenated_logits
 from .search_checks import TERMINAL, make_titles
 
 
@@ -32,8 +35,8 @@ def branched_state(model, prompts, embeds_BKD):
     return model.extend(state, embeds_BKD[:, :, None])[0]
 
 
-def slow_greedy(model, embeds, trie):
-    """Tokens of one branch: the best child of the trie, token by token, all read anew each time."""
+def slow_greedy(next_logits, trie):
+    """Tokens of one branch: the best child of the trie, token by token. `next_logits(tokens)` reads all of it anew."""
     tokens = []
     while True:
         node = trie.walk(torch.tensor(tokens, dtype=torch.long))[-1:]
@@ -41,10 +44,7 @@ def slow_greedy(model, embeds, trie):
         allowed = children.tokens[0][children.mask[0]]
         if len(allowed) == 0:
             return tokens
-        ids = torch.tensor(tokens, dtype=torch.long)
-        sequence = torch.cat([embeds, model.get_input_embeddings()(ids)])
-        logits = model.lm_head(model.model(inputs_embeds=sequence[None]).last_hidden_state[0, -1])
-        tokens.append(int(allowed[logits[allowed].argmax()]))
+        tokens.append(int(allowed[next_logits(tokens)[allowed].argmax()]))
 
 
 def without_padding(rows):
@@ -60,9 +60,14 @@ def test_equals_plain_loops(make_model, prompts, title_trie, catalog_trie, noise
     leaves = greedy_search(model, branched_state(model, prompts, noise), trie)
     assert leaves.shape == (3, NUM_BRANCHES) and trie.is_leaf(leaves).all()
     embed = model.get_input_embeddings()
+
+    def next_logits(start, tokens):
+        sequence = torch.cat([start, embed(torch.tensor(tokens, dtype=torch.long))])
+        return model.lm_head(model.model(inputs_embeds=sequence[None]).last_hidden_state[0, -1])
+
     for user, (row, mask) in enumerate(zip(*prompts, strict=True)):
-        prompt = embed(row[mask.bool()])
-        expected = [slow_greedy(model, torch.cat([prompt, thought[None]]), trie) for thought in noise[user]]
+        starts = [torch.cat([embed(row[mask.bool()]), thought[None]]) for thought in noise[user]]
+        expected = [slow_greedy(partial(next_logits, start), trie) for start in starts]
         assert without_padding(trie.sequences(leaves[user]).tolist()) == expected
     assert len(leaves.unique()) > 3  # the branches do differ
 
@@ -102,3 +107,57 @@ def test_a_broken_branch_is_no_answer(make_model, prompts, title_trie, noise):
     noise[1, 2] = torch.nan
     with pytest.raises(ValueError, match=r"scores of prompt\(s\) \[1\] are NaN"):
         greedy_search(model, branched_state(model, prompts, noise), title_trie)
+
+
+SETTINGS = [
+    {"num_thoughts": 1, "reasoner": "latent_attention"},
+    {"num_thoughts": 2, "reasoner": "latent_attention", "thought_markers": True},
+    {"num_thoughts": 2, "reasoner": "feedback"},
+    {"num_thoughts": 1, "reasoner": "feedback", "thought_markers": False},
+]
+
+
+@pytest.mark.parametrize("relative_noise", [False, True])
+@pytest.mark.parametrize("settings", SETTINGS)
+@torch.no_grad()
+def test_answers_equal_plain_loops(make_model, prompts, title_trie, noise, settings, relative_noise):
+    model, noise = make_model(**settings), noise[:, :2]
+    answers = model.greedy_answers(*prompts, item_trie=title_trie, thought_noise=noise, relative_noise=relative_noise)
+
+    def next_logits(prompt, sample, tokens):
+        answer = torch.tensor([*tokens, 0])  # the last one is not read
+        return concatenated_logits(model, prompt, answer, settings["num_thoughts"], sample, relative_noise)[0][-1]
+
+    for user, (row, mask) in enumerate(zip(*prompts, strict=True)):
+        prompt = row[mask.bool()]
+        expected = [slow_greedy(partial(next_logits, prompt, sample), title_trie) for sample in noise[user]]
+        assert without_padding(answers[user].tolist()) == expected
+
+
+@pytest.mark.parametrize("kind", ["titles", "codes"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_answers_equal_a_beam_for_each_thought(
+    make_model, prompts, title_trie, catalog_trie, noise, settings, kind, monkeypatch
+):
+    model = make_model(**settings)
+    trie = title_trie if kind == "titles" else catalog_trie
+    noise[:, 0] = 0
+    answers = model.greedy_answers(*prompts, item_trie=trie, thought_noise=noise)
+    assert answers.shape[:2] == (3, NUM_BRANCHES) and not answers.requires_grad
+    think = model.think
+    for k in range(NUM_BRANCHES):
+        if k > 0:  # the first one is not perturbed
+            sample = noise[:, k : k + 1]
+            monkeypatch.setattr(model, "think", lambda *args, sample=sample: think(*args, thought_noise=sample))
+        beams = model.generate(*prompts, item_trie=trie, num_beams=1)
+        assert without_padding(answers[:, k].tolist()) == without_padding(beams.sequences.tolist())
+
+
+def test_bad_arguments_are_named(make_model, prompts, title_trie, noise):
+    model = make_model(num_thoughts=1, reasoner="latent_attention")
+    with pytest.raises(ValueError, match=r"thought_noise has shape \(2, 4, 32\); expected \[3, K"):
+        model.greedy_answers(*prompts, item_trie=title_trie, thought_noise=noise[:2])
+    with pytest.raises(ValueError, match=r"prompt\(s\) \[0, 1, 2\] hold no token"):
+        model.greedy_answers(prompts[0], prompts[1] * 0, item_trie=title_trie, thought_noise=noise)
+    with pytest.raises(ValueError, match="num_thoughts 0; there is no thought to perturb"):
+        make_model().greedy_answers(*prompts, item_trie=title_trie, thought_noise=noise)
