@@ -66,7 +66,7 @@ def shared_logps(model: Qwen3ForLatentReasoningRec, step: Step) -> torch.Tensor:
 def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step, all_logits: bool = True) -> torch.Tensor:
     """
     The usual way: the prompt stands there once per sample, one full pass gives the thoughts, and a second full pass
-    over prompt, thought and answer the probabilities. As the forward of a `...ForCausalLM` does by default, it computes
+    over prompt, thought and answer the probabilities. As a `...ForCausalLM` does by default, it computes
     logits at all positions; with `all_logits=False` those of the answer alone.
     """
     B, K, D = step.thought_noise.shape
