@@ -5,6 +5,7 @@ Shapes: C children of a trie node, U tokens of one step's codebook, D hidden, V 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,11 +50,12 @@ def score_children(
     return child_log_probs(logits, trie, nodes, depth, log_norm)
 
 
-def score_answers(
+def score_steps(
     model: LatentReasoningMixin, hidden: torch.Tensor, tokens: torch.Tensor, trie: ItemTrie
-) -> torch.Tensor:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """
-    Log-probabilities of the tokens of answers over the catalog, in float32 and with gradients.
+    Token by token of given answers, the log-probabilities over the catalog of all that the trie allows there, in
+    float32 and with gradients, and which of it was given.
 
     Args:
         model: the recommender, for its output projection.
@@ -61,23 +63,45 @@ def score_answers(
         tokens (`torch.LongTensor` [..., T]): answers from their first token on.
         trie (`ItemTrie`): on the device of `hidden`.
 
-    Returns:
-        `torch.Tensor` [..., T]: -inf from the first token on that the trie does not allow.
+    Yields:
+        `tuple`: log-probabilities [..., C] of the children, and the index [...] of the given one among them; -1 from
+        the first token on that the trie does not allow.
     """
     nodes = trie.walk(tokens)
     # All codebooks in one lookup: each lookup has a gradient of the whole table.
     weight = nn.functional.embedding(trie.codebook, model.lm_head.weight)
     weights = weight.split([trie.codebook_size(depth) for depth in range(trie.max_depth)])
-    columns = []
     for depth, weight_UD in zip(range(tokens.shape[-1]), weights, strict=False):
         logits = nn.functional.linear(hidden[..., depth, :], weight_UD)
         log_probs = child_log_probs(logits, trie, nodes[..., depth], depth)
         first_edge, _ = trie.edges(nodes[..., depth])
-        chosen = (nodes[..., depth + 1] - first_edge - 1).clamp(min=0)
-        picked = log_probs.gather(-1, chosen[..., None])[..., 0]
-        columns.append(picked.masked_fill(nodes[..., depth + 1] < 0, -torch.inf))
+        given = nodes[..., depth + 1]
+        yield log_probs, torch.where(given < 0, -1, given - first_edge - 1)
+
+
+def score_answers(
+    model: LatentReasoningMixin, hidden: torch.Tensor, tokens: torch.Tensor, trie: ItemTrie
+) -> torch.Tensor:
+    """
+    Log-probabilities of the tokens of answers over the catalog, in float32 and with gradients.
+
+    Args:
+        model, hidden, tokens, trie: as in [`score_steps`].
+
+    Returns:
+        `torch.Tensor` [..., T]: -inf from the first token on that the trie does not allow.
+    """
+    columns = []
+    for log_probs, given in score_steps(model, hidden, tokens, trie):
+        picked = log_probs.gather(-1, given.clamp(min=0)[..., None])[..., 0]
+        columns.append(picked.masked_fill(given < 0, -torch.inf))
     beyond = tokens.shape[-1] - len(columns)
     return nn.functional.pad(torch.stack(columns, dim=-1), (0, beyond), value=-torch.inf)
+
+
+def entropy(log_probs: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of distributions given as log-probabilities [..., C]; -inf is what cannot come."""
+    return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
 
 
 def vocabulary_log_norm(hidden: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
@@ -97,4 +121,11 @@ def vocabulary_log_norm(hidden: torch.Tensor, weight_VD: torch.Tensor) -> torch.
     return torch.stack(parts).logsumexp(0)
 
 
-__all__ = ["NORMALIZATIONS", "score_answers", "score_children", "vocabulary_log_norm"]
+__all__ = [
+    "NORMALIZATIONS",
+    "entropy",
+    "score_answers",
+    "score_children",
+    "score_steps",
+    "vocabulary_log_norm",
+]

@@ -36,6 +36,31 @@ def check_answers(
         raise ValueError("labels_follow_prompt is set without branch_starts; say where in the prompt answers start")
 
 
+def check_noise(
+    thought_noise: torch.Tensor,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor | None,
+    branch_starts: torch.Tensor | None,
+    num_thoughts: int,
+) -> None:
+    """Whether samples of a thought fit the prompts and answers given to `forward`."""
+    if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
+        raise ValueError(
+            f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
+        )
+    if num_thoughts == 0:
+        raise ValueError("thought_noise is given to a model with num_thoughts 0; there is no thought to perturb")
+    if branch_starts is not None:
+        raise ValueError("thought_noise and branch_starts exclude each other; pass one target per prompt")
+    if labels is None:
+        raise ValueError("thought_noise is given without labels; samples of a thought differ in what they answer")
+    if labels.dim() == 3 and labels.shape[1] != thought_noise.shape[1]:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)} and thought_noise {tuple(thought_noise.shape)}; pass one answer "
+            "per sample [B, K, T], or one for all [B, T]"
+        )
+
+
 def check_generation(
     trie: ItemTrie,
     vocab_size: int,

@@ -47,14 +47,14 @@ class LatentBranchingMixin:
             branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which
                 each branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
             open_thoughts (`bool`, *optional*, defaults to `False`): let every branch read the marker that opens the
-                thoughts, in the same pass.
+                thoughts, if there is one, in the same pass.
             cache (`Cache`, *optional*): empty cache to fill; a new `DynamicCache` by default.
 
         Returns:
             `ThoughtState`: with one branch, or G.
         """
         B, K = (len(input_ids), 1) if branch_starts is None else branch_starts.shape
-        riders_BKM = self._marker("start").expand(B, K, 1) if open_thoughts else input_ids.new_empty(B, K, 0)
+        riders_BKM = self._marker("start", B, K) if open_thoughts else input_ids.new_empty(B, K, 0)
         prompt_BLD, riders_BKMD = self._embed(input_ids, riders_BKM)
         state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, riders_BKMD, cache)
         return replace(state, opened=open_thoughts)
@@ -84,10 +84,11 @@ class LatentBranchingMixin:
         else:
             visible_BQS = torch.cat([prompt_visibility(real_BL, K * M), visible_BKMS.flatten(1, 2)], dim=1)
             mask = build_attention_mask(visible_BQS, self.config._attn_implementation, prompt_BLD.dtype)
+        positions_BS = torch.cat([positions, extend_positions(visible_BKL, own_MM).flatten(1)], dim=1)
         output = self.model(
             inputs_embeds=torch.cat([prompt_BLD, riders_BKMD.flatten(1, 2)], dim=1),
             attention_mask=mask,
-            position_ids=torch.cat([positions, extend_positions(visible_BKL, own_MM).flatten(1)], dim=1),
+            position_ids=positions_BS,
             past_key_values=DynamicCache(config=self.config) if cache is None else cache,
             use_cache=True,
         )
@@ -95,12 +96,15 @@ class LatentBranchingMixin:
         newest_BK = (visible_BKL * slot_L).amax(-1)
         before_BKD = prompt_hidden_BLD.gather(1, newest_BK[..., None].expand(-1, -1, D))
         hidden_BKMD = torch.cat([before_BKD[:, :, None], riders_hidden.view(B, K, M, D)], dim=2)
+        no_thoughts_BK0D = hidden_BKMD.new_empty(B, K, 0, D)
         state = ThoughtState(
             output.past_key_values,
             visible_BKMS[:, :, -1] if M else visible_BKL,
             hidden_BKMD[:, :, -1],
-            prompt_hidden_BLD,
-            thoughts_BKND=hidden_BKMD.new_empty(B, K, 0, D),
+            hidden_parts=(output.last_hidden_state,),
+            position_parts=(positions_BS,),
+            thoughts_BKND=no_thoughts_BK0D,
+            thought_embeds_BKND=no_thoughts_BK0D,
         )
         return state, hidden_BKMD
 
@@ -122,37 +126,57 @@ class LatentBranchingMixin:
         B, K, M, D = embeds_BKMD.shape
         own_MM = causal_visibility(M, device=embeds_BKMD.device) if own_MM is None else own_MM
         visible_BKMS = extend_visibility(state.visible_BKS, own_MM)
+        positions_BQ = extend_positions(state.visible_BKS, own_MM).flatten(1)
         output = self.model(
             inputs_embeds=embeds_BKMD.reshape(B, K * M, D),
             attention_mask=build_attention_mask(
                 visible_BKMS.flatten(1, 2), self.config._attn_implementation, embeds_BKMD.dtype
             ),
-            position_ids=extend_positions(state.visible_BKS, own_MM).flatten(1),
+            position_ids=positions_BQ,
             past_key_values=state.past_key_values,
             use_cache=True,
         )
         hidden_BKMD = output.last_hidden_state.view(B, K, M, D)
-        return replace(state, visible_BKS=visible_BKMS[:, :, -1], hidden_BKD=hidden_BKMD[:, :, -1]), hidden_BKMD
+        state = replace(
+            state,
+            visible_BKS=visible_BKMS[:, :, -1],
+            hidden_BKD=hidden_BKMD[:, :, -1],
+            hidden_parts=(*state.hidden_parts, output.last_hidden_state),
+            position_parts=(*state.position_parts, positions_BQ),
+        )
+        return state, hidden_BKMD
 
-    def think(self, state: ThoughtState, num_thoughts: int | None = None) -> ThoughtState:
+    def think(
+        self,
+        state: ThoughtState,
+        num_thoughts: int | None = None,
+        thought_noise: torch.Tensor | None = None,
+        relative_noise: bool = False,
+    ) -> ThoughtState:
         """
-        Lets every branch think for N steps; each costs one token per branch. The closing marker rides along with the
-        last thought.
+        Lets every branch think for N steps; each costs one token per branch. The closing marker, if there is one,
+        rides along with the last thought.
 
         Args:
             state (`ThoughtState`): from [`encode`].
             num_thoughts (`int`, *optional*): N; the configuration's by default. 0 returns the state as it is.
+            thought_noise (`torch.Tensor` [B, K, D], *optional*): K samples of the last thought `r` (LatentR³ Eq. 5):
+                the one branch of the state becomes K, which go on after `r + thought_noise[:, k]`.
+            relative_noise (`bool`, *optional*, defaults to `False`): the noise is in units of the thought's root mean
+                square.
 
         Returns:
-            `ThoughtState`: ready to answer; `thoughts_BKND` holds `h_1 .. h_N`.
+            `ThoughtState`: ready to answer.
         """
         num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
         if num_thoughts == 0:
             return state
         B, K, _ = state.visible_BKS.shape
-        if not state.opened:
-            state, _ = self.extend(state, self.token_embeddings(self._marker("start").expand(B, K, 1)))
-        return self._think(state, num_thoughts, self.token_embeddings(self._marker("end").expand(B, K, 1)))[0]
+        if not state.opened and self.config.reasoner_config.thought_markers:
+            state, _ = self.extend(state, self.token_embeddings(self._marker("start", B, K)))
+        end_BKM = self._marker("end", B, K if thought_noise is None else thought_noise.shape[1])
+        noise = (thought_noise, relative_noise)
+        return self._think(state, num_thoughts, self.token_embeddings(end_BKM), None, *noise)[0]
 
     def _think(
         self,
@@ -160,17 +184,28 @@ class LatentBranchingMixin:
         num_thoughts: int,
         riders_BKMD: torch.Tensor,
         own_MM: torch.Tensor | None = None,
+        noise_BKD: torch.Tensor | None = None,
+        relative_noise: bool = False,
     ) -> tuple[ThoughtState, torch.Tensor]:
         """Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass."""
-        thoughts = []
-        for step in range(num_thoughts):
-            embeds_BKMD = self.reasoner(state.hidden_BKD)[:, :, None]
-            if step < num_thoughts - 1:
-                state, hidden_BKMD = self.extend(state, embeds_BKMD)
-            else:
-                state, hidden_BKMD = self.extend(state, torch.cat([embeds_BKMD, riders_BKMD], dim=2), own_MM)
+        thoughts, embeds = [], []
+        for _ in range(num_thoughts - 1):
+            embeds.append(self.reasoner(state))
+            state, hidden_BKMD = self.extend(state, embeds[-1][:, :, None])
             thoughts.append(hidden_BKMD[:, :, 0])
-        return replace(state, thoughts_BKND=torch.stack(thoughts, dim=2)), hidden_BKMD
+        embeds.append(self.reasoner(state))
+        last_BKD = embeds[-1]
+        if noise_BKD is not None:
+            state = state.expand(noise_BKD.shape[1])
+            last_BKD = last_BKD + (noise_BKD * _root_mean_square(last_BKD) if relative_noise else noise_BKD)
+        state, hidden_BKMD = self.extend(state, torch.cat([last_BKD[:, :, None], riders_BKMD], dim=2), own_MM)
+        last_thought = hidden_BKMD[:, :, 0]
+        thoughts = [thought.expand_as(last_thought) for thought in thoughts]
+        return replace(
+            state,
+            thoughts_BKND=torch.stack([*thoughts, last_thought], dim=2),
+            thought_embeds_BKND=torch.stack(embeds, dim=2),
+        ), hidden_BKMD
 
     def branch(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
         """
@@ -197,6 +232,8 @@ class LatentBranchingMixin:
         attention_mask: torch.Tensor | None,
         branch_starts: torch.Tensor | None,
         answers_BGT: torch.Tensor,
+        thought_noise: torch.Tensor | None = None,
+        relative_noise: bool = False,
     ) -> tuple[torch.Tensor, ThoughtState]:
         """
         [`encode`], [`think`] and [`branch`] of answers that are known beforehand, in fewer passes: the marker that
@@ -205,12 +242,13 @@ class LatentBranchingMixin:
         Args:
             input_ids, attention_mask, branch_starts: as in [`encode`].
             answers_BGT (`torch.LongTensor`): answer tokens; -100 is padding.
+            thought_noise, relative_noise: as in [`think`]; the k-th answer then follows the k-th sample, K = G.
 
         Returns:
             `tuple`: the hidden states [B, G, T, D] that predict each answer token, and the state after the thoughts.
         """
         B, G, T = answers_BGT.shape
-        K = 1 if branch_starts is None else G
+        K = 1 if branch_starts is None and thought_noise is None else G
         given_BGR = answers_BGT[..., :-1].clamp(min=0)
         num_thoughts = self.config.num_thoughts
         if num_thoughts == 0 and K < G:
@@ -220,15 +258,19 @@ class LatentBranchingMixin:
             prompt_BLD, given_BGRD = self._embed(input_ids, given_BGR)
             state, hidden_BGTD = self._encode(prompt_BLD, attention_mask, branch_starts, given_BGRD)
             return hidden_BGTD, state
-        start_BK1, end_BK1 = (self._marker(which).expand(B, K, 1) for which in ("start", "end"))
-        prompt_BLD, start_BK1D, riders_BKMD = self._embed(
-            input_ids, start_BK1, torch.cat([end_BK1, given_BGR.reshape(B, K, G // K * (T - 1))], dim=2)
+        end_BKM = self._marker("end", B, K)
+        prompt_BLD, start_BKMD, riders_BKMD = self._embed(
+            input_ids,
+            self._marker("start", B, 1 if branch_starts is None else K),
+            torch.cat([end_BKM, given_BGR.reshape(B, K, G // K * (T - 1))], dim=2),
         )
-        state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, start_BK1D)
-        own_MM = causal_visibility(2, G // K, T - 1, device=input_ids.device)
-        state, hidden_BKMD = self._think(state, num_thoughts, riders_BKMD, own_MM)
-        first_BG1D = hidden_BKMD[:, :, 1:2].expand(-1, G, -1, -1)
-        return torch.cat([first_BG1D, hidden_BKMD[:, :, 2:].reshape(B, G, T - 1, prompt_BLD.shape[-1])], dim=2), state
+        state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, start_BKMD)
+        num_shared = 1 + end_BKM.shape[2]  # the last thought and the marker, before the answers of a branch part
+        own_MM = causal_visibility(num_shared, G // K, T - 1, device=input_ids.device)
+        state, hidden_BKMD = self._think(state, num_thoughts, riders_BKMD, own_MM, thought_noise, relative_noise)
+        first_BG1D = hidden_BKMD[:, :, num_shared - 1 : num_shared].expand(-1, G, -1, -1)
+        rest_BGRD = hidden_BKMD[:, :, num_shared:].reshape(B, G, T - 1, prompt_BLD.shape[-1])
+        return torch.cat([first_BG1D, rest_BGRD], dim=2), state
 
     def _embed(self, *token_ids: torch.Tensor) -> list[torch.Tensor]:
         """Embeddings of several tensors of tokens in one lookup: each lookup has a gradient of the whole table."""
@@ -236,15 +278,24 @@ class LatentBranchingMixin:
         parts = flat.split([ids.numel() for ids in token_ids])
         return [part.view(*ids.shape, flat.shape[-1]) for part, ids in zip(parts, token_ids, strict=True)]
 
-    def _marker(self, which: str) -> torch.Tensor:
-        """Token id of the marker that opens (`start`) or closes (`end`) the thoughts."""
+    def _marker(self, which: str, num_prompts: int, num_branches: int) -> torch.Tensor:
+        """Token [B, K, 1] that opens (`start`) or closes (`end`) the thoughts; [B, K, 0] without markers."""
+        shape = (num_prompts, num_branches)
+        if not self.config.reasoner_config.thought_markers:
+            return torch.empty(*shape, 0, dtype=torch.long, device=self.lm_head.weight.device)
         token_id = getattr(self.config, f"{which}_thought_token_id")
         if token_id is None:
             raise ValueError(
                 f"config.{which}_thought_token_id is not set, but the model is asked for thoughts; add the markers "
-                "with add_item_tokens(tokenizer, ...) and set it to the id of the marker"
+                "with add_item_tokens(tokenizer, ...) and set it to the id of the marker, or think without markers "
+                "(thought_markers=False in the reasoner's configuration)"
             )
-        return torch.full((1,), token_id, dtype=torch.long, device=self.lm_head.weight.device)
+        return torch.full((1, 1, 1), token_id, dtype=torch.long, device=self.lm_head.weight.device).expand(*shape, 1)
+
+
+def _root_mean_square(x: torch.Tensor) -> torch.Tensor:
+    """`||x|| / sqrt(D)` of vectors [..., D] as [..., 1], without gradient."""
+    return x.detach().float().square().mean(-1, keepdim=True).sqrt().to(x.dtype)
 
 
 __all__ = ["LatentBranchingMixin"]

@@ -8,7 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
 
-REASONERS = ("feedback",)
+# The reasoners, and whether their thoughts stand between markers where nothing else is said.
+REASONERS = {"feedback": True, "latent_attention": False}
 
 
 @strict
@@ -19,10 +20,14 @@ class LatentReasonerConfig:
 
     Args:
         reasoner (`str`, *optional*, defaults to `"feedback"`):
-            What turns the last hidden state into the next thought. `"feedback"` feeds the hidden state back as the
-            next input embedding (LASAR Eq. 3, Coconut).
+            What makes the next thought. `"feedback"` feeds the last hidden state back as the next input embedding
+            (LASAR Eq. 3, Coconut); `"latent_attention"` attends to all hidden states so far (LatentR³ Eq. 3).
         num_thoughts (`int`, *optional*, defaults to 0):
             Number N of thoughts. 0 is the no-reasoning baseline: the answer follows the prompt directly.
+        thought_markers (`bool`, *optional*):
+            Whether the thoughts stand between two marker tokens, `[prompt] <s> thoughts <e> [answer]`, or directly
+            between prompt and answer. By default as in the papers: with markers for `"feedback"`, without for
+            `"latent_attention"`.
 
     Raises:
         ValueError: for an unknown reasoner, a negative number of thoughts or a key that is not a setting.
@@ -40,15 +45,20 @@ class LatentReasonerConfig:
 
     reasoner: str = "feedback"
     num_thoughts: int = 0
+    thought_markers: bool | None = None
 
     def __post_init__(self):
         if self.reasoner not in REASONERS:
-            raise ValueError(f"LatentReasonerConfig: reasoner {self.reasoner!r} is unknown; choose one of {REASONERS}")
+            raise ValueError(
+                f"LatentReasonerConfig: reasoner {self.reasoner!r} is unknown; choose one of {tuple(REASONERS)}"
+            )
         if self.num_thoughts < 0:
             raise ValueError(
                 f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}; pass 0 (no reasoning) or a positive "
                 "number"
             )
+        if self.thought_markers is None:
+            self.thought_markers = REASONERS[self.reasoner]
 
     @classmethod
     def from_dict(cls, settings: dict) -> LatentReasonerConfig:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from .answer_scores import score_answers
-from .argument_checks import check_answers
+from .answer_scores import entropy, score_answers, score_steps
+from .argument_checks import check_answers, check_noise
 from .branching import LatentBranchingMixin
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .generation import LatentGenerationMixin
@@ -40,8 +40,9 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
 
     def __init__(self, config):
         super().__init__(config)
-        self.reasoner = build_reasoner(config.reasoner_config)
+        self.reasoner = build_reasoner(config)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.post_init()  # of what came after the backbone's own
 
     def token_log_probs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, item_trie: ItemTrie | None = None
@@ -63,6 +64,30 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
             return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, picked)
         return score_answers(self, hidden, tokens, item_trie).masked_fill(~real, 0.0)
 
+    @torch.no_grad()
+    def token_entropies(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, item_trie: ItemTrie | None = None
+    ) -> torch.Tensor:
+        """
+        Entropy in nats of what is predicted in place of each answer token, over the vocabulary or over the trie's
+        children, without gradient.
+
+        Args:
+            hidden (`torch.Tensor` [..., T, D]): states that predict the tokens.
+            tokens (`torch.LongTensor` [..., T]): answers from their first token on; -100 is padding.
+            item_trie (`ItemTrie`, *optional*): normalize over its children.
+
+        Returns:
+            `torch.Tensor` [..., T]: float32; 0 for padding.
+        """
+        real = tokens != IGNORE_INDEX
+        if item_trie is None:
+            log_probs = self.lm_head(hidden[real]).float().log_softmax(-1)
+            return torch.zeros(tokens.shape, device=hidden.device).masked_scatter(real, entropy(log_probs))
+        by_depth = [entropy(log_probs) for log_probs, _ in score_steps(self, hidden, tokens, item_trie)]
+        beyond = tokens.shape[-1] - len(by_depth)
+        return nn.functional.pad(torch.stack(by_depth, dim=-1), (0, beyond)).masked_fill(~real, 0.0)
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -72,6 +97,9 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         labels_follow_prompt: bool = False,
         item_trie: ItemTrie | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        thought_noise: torch.Tensor | None = None,
+        relative_noise: bool = False,
+        output_entropy: bool = False,
     ) -> LatentRecOutput:
         """
         Encodes prompts, thinks, and scores answers.
@@ -88,6 +116,13 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
             item_trie (`ItemTrie`, *optional*): normalize over the catalog (its children) instead of the vocabulary.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): divide the summed loss by this number of answer
                 tokens instead of the number in this batch.
+            thought_noise (`torch.Tensor` [B, K, D], *optional*): K samples of the last thought `r` (LatentR³ Eq. 5);
+                branch k answers after `r + thought_noise[:, k]`. Labels [B, T] are then scored by every branch, of
+                labels [B, K, T] the k-th answer by branch k.
+            relative_noise (`bool`, *optional*, defaults to `False`): the noise is in units of the thought's root mean
+                square.
+            output_entropy (`bool`, *optional*, defaults to `False`): return the entropy of what is predicted for the
+                first answer of every prompt.
 
         Returns:
             `LatentRecOutput`
@@ -112,23 +147,36 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
 
         ```
         """
-        check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
         num_thoughts = self.config.num_thoughts
+        check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
+        if thought_noise is not None:
+            check_noise(thought_noise, input_ids, labels, branch_starts, num_thoughts)
+            if labels.dim() == 2:
+                labels = labels[:, None].expand(-1, thought_noise.shape[1], -1)
         labels_BGT = labels[:, None] if labels is not None and labels.dim() == 2 else labels
         if labels is None:
             state = self.think(self.encode(input_ids, attention_mask, branch_starts, open_thoughts=num_thoughts > 0))
         elif labels_follow_prompt and num_thoughts == 0:
             state = self.encode(input_ids, attention_mask, branch_starts)
-            hidden_BGTD = _states_in_prompt(state.prompt_hidden_BLD, branch_starts, labels_BGT.shape[-1])
+            hidden_BGTD = _states_in_prompt(state.hidden_BSD, branch_starts, labels_BGT.shape[-1])
         else:
-            hidden_BGTD, state = self.answer(input_ids, attention_mask, branch_starts, labels_BGT)
+            hidden_BGTD, state = self.answer(
+                input_ids, attention_mask, branch_starts, labels_BGT, thought_noise, relative_noise
+            )
         output = LatentRecOutput(
-            thoughts=state.thoughts_BKND if branch_starts is not None else state.thoughts_BKND[:, 0],
+            thoughts=state.thoughts_BKND,
+            thought_embeds=state.thought_embeds_BKND,
             num_thoughts=torch.full((len(input_ids),), num_thoughts, device=input_ids.device),
         )
+        if branch_starts is None:
+            output.thought_embeds = output.thought_embeds[:, 0]
+            if thought_noise is None:
+                output.thoughts = output.thoughts[:, 0]
         if labels is None:
             return output
 
+        if output_entropy:
+            output.entropy = self.token_entropies(hidden_BGTD[:, 0], labels_BGT[:, 0], item_trie)
         if labels.dim() == 3:
             output.logps = self.token_log_probs(hidden_BGTD, labels, item_trie)
         elif item_trie is not None:

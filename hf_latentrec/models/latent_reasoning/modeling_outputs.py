@@ -23,15 +23,21 @@ class LatentRecOutput(ModelOutput):
         logits (`torch.Tensor` [B, T, V], *optional*): of one answer per prompt, normalized over the vocabulary.
         logps (`torch.Tensor` [B, T] or [B, G, T], *optional*): log-probability of each answer token in float32; 0
             where the label is -100.
+        entropy (`torch.Tensor` [B, T], *optional*): with `output_entropy`, that of the predictions for the tokens of
+            each prompt's first answer, in nats; 0 where the label is -100.
         thoughts (`torch.Tensor` [B, N, D] or [B, G, N, D]): hidden states `h_1 .. h_N` of the thoughts, one row of
-            thoughts per branch in a packed history.
+            thoughts per branch in a packed history and under `thought_noise`.
+        thought_embeds (`torch.Tensor` [B, N, D] or [B, G, N, D]): what the reasoner gave: the input embeddings
+            `r_1 .. r_N` of the thoughts, without noise; one row per branch in a packed history.
         num_thoughts (`torch.LongTensor` [B]): N of each prompt.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     logps: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
     thoughts: torch.Tensor | None = None
+    thought_embeds: torch.Tensor | None = None
     num_thoughts: torch.Tensor | None = None
 
 

@@ -38,13 +38,22 @@ FAMILIES = {
 
 @pytest.fixture
 def make_model():
-    """`make_model(family, num_thoughts, attn, dtype)`: a recommender in eval mode."""
+    """`make_model(family, num_thoughts, attn, dtype, reasoner, thought_markers)`: a recommender in eval mode."""
 
-    def make(family="qwen3", num_thoughts=0, attn="sdpa", dtype=torch.float32, **settings):
+    def make(
+        family="qwen3",
+        num_thoughts=0,
+        attn="sdpa",
+        dtype=torch.float32,
+        reasoner="feedback",
+        thought_markers=None,
+        **settings,
+    ):
         config_class, model_class, *_ = FAMILIES[family]
         config = config_class(
             **SIZES,
             num_thoughts=num_thoughts,
+            reasoner_config={"reasoner": reasoner, "thought_markers": thought_markers},
             start_thought_token_id=START,
             end_thought_token_id=END,
             attn_implementation=attn,

@@ -23,6 +23,7 @@ def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["reasoner_config"] == {
         "reasoner": "feedback",
         "num_thoughts": 4,
+        "thought_markers": True,
     }
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is config_class
@@ -35,6 +36,12 @@ def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
 def test_no_reasoning_is_the_default():
     assert Qwen3LatentRecConfig().num_thoughts == 0
     assert Qwen3LatentRecConfig(num_thoughts=3).reasoner_config.num_thoughts == 3
+
+
+def test_markers_are_the_papers_unless_said_otherwise():
+    assert LatentReasonerConfig(reasoner="feedback").thought_markers
+    assert not LatentReasonerConfig(reasoner="latent_attention").thought_markers
+    assert not LatentReasonerConfig(reasoner="feedback", thought_markers=False).thought_markers
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
-from .conftest import END, START
+from .concatenated import concatenated_logits
 
 
 ANSWERS = torch.tensor([[16, 24, 32], [17, 25, 33], [18, 26, 34]])
@@ -22,24 +22,6 @@ def unpadded(prompts):
     return [row[mask.bool()] for row, mask in zip(input_ids, attention_mask, strict=True)]
 
 
-def concatenated_logits(model, prompt, answer, num_thoughts):
-    """`[prompt] <s> thoughts <e> [answer]` as one sequence, run again from the start for every thought."""
-    embed = model.get_input_embeddings()
-    sequence = embed(prompt)
-    thoughts = []
-    if num_thoughts:
-        sequence = torch.cat([sequence, embed(torch.tensor([START]))])
-        for _ in range(num_thoughts):
-            hidden = model.model(inputs_embeds=sequence[None], use_cache=False).last_hidden_state[0]
-            sequence = torch.cat([sequence, hidden[-1:]])
-        sequence = torch.cat([sequence, embed(torch.tensor([END]))])
-    start = len(sequence) - 1
-    sequence = torch.cat([sequence, embed(answer[:-1])])
-    hidden = model.model(inputs_embeds=sequence[None], use_cache=False).last_hidden_state[0]
-    thoughts = hidden[start - num_thoughts : start] if num_thoughts else hidden[:0]
-    return model.lm_head(hidden[start:]), thoughts
-
-
 def slow_loss(model, prompts, answers, num_thoughts):
     rows = [
         concatenated_logits(model, prompt, answer, num_thoughts)[0]
@@ -48,15 +30,33 @@ def slow_loss(model, prompts, answers, num_thoughts):
     return F.cross_entropy(torch.cat(rows).float(), answers.flatten())
 
 
-@pytest.mark.parametrize("num_thoughts", [0, 1, 3])
+# How a model thinks: its settings for `make_model`.
+NO_THOUGHTS, FEEDBACK, ATTENTION = {}, {"num_thoughts": 3}, {"num_thoughts": 2, "reasoner": "latent_attention"}
+THINKING = [
+    NO_THOUGHTS,
+    {"num_thoughts": 1},
+    FEEDBACK,
+    {"num_thoughts": 1, "thought_markers": False},
+    {"num_thoughts": 1, "reasoner": "latent_attention"},
+    ATTENTION,
+    {"num_thoughts": 2, "reasoner": "latent_attention", "thought_markers": True},
+]
+
+
+def name_of(settings):
+    """How a test names one of them."""
+    return "-".join(map(str, settings.values())) if isinstance(settings, dict) else None
+
+
+@pytest.mark.parametrize("thinking", THINKING, ids=name_of)
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
-def test_loss_and_gradients_equal_the_concatenated_forward(make_model, prompts, family, attn, num_thoughts):
+def test_loss_and_gradients_equal_the_concatenated_forward(make_model, prompts, family, attn, thinking):
     # The feedback loop amplifies rounding; float64 keeps it far below the tolerance. (Eager attention takes its
     # softmax in float32, where a float64 mask overflows.)
     dtype, atol = (torch.float64, 1e-5) if attn == "sdpa" else (torch.float32, 1e-4)
-    model = make_model(family, num_thoughts, attn, dtype)
-    expected = slow_loss(model, prompts, ANSWERS, num_thoughts)
+    model = make_model(family, attn=attn, dtype=dtype, **thinking)
+    expected = slow_loss(model, prompts, ANSWERS, model.config.num_thoughts)
     expected.backward()
     expected_grads = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -67,20 +67,22 @@ def test_loss_and_gradients_equal_the_concatenated_forward(make_model, prompts, 
         torch.testing.assert_close(parameter.grad, expected_grads[name], atol=atol, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("num_thoughts", [0, 3])
-def test_logits_and_thoughts_equal_the_unbatched_ones(make_model, prompts, num_thoughts):
-    model = make_model(num_thoughts=num_thoughts)
+@pytest.mark.parametrize("thinking", THINKING, ids=name_of)
+def test_logits_and_thoughts_equal_the_unbatched_ones(make_model, prompts, thinking):
+    model = make_model(**thinking)
+    num_thoughts = model.config.num_thoughts
     output = model(*prompts, labels=ANSWERS)
     for b, (prompt, answer) in enumerate(zip(unpadded(prompts), ANSWERS, strict=True)):
-        logits, thoughts = concatenated_logits(model, prompt, answer, num_thoughts)
+        logits, thoughts, embeds = concatenated_logits(model, prompt, answer, num_thoughts)
         torch.testing.assert_close(output.logits[b], logits, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(output.thoughts[b], thoughts, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(output.thought_embeds[b], embeds, atol=1e-5, rtol=1e-5)
     assert output.num_thoughts.tolist() == [num_thoughts] * 3
 
 
-@pytest.mark.parametrize("num_thoughts", [0, 2])
-def test_padding_side_does_not_matter(make_model, prompts, num_thoughts):
-    model = make_model(num_thoughts=num_thoughts)
+@pytest.mark.parametrize("thinking", THINKING, ids=name_of)
+def test_padding_side_does_not_matter(make_model, prompts, thinking):
+    model = make_model(**thinking)
     right_ids = torch.nn.utils.rnn.pad_sequence(unpadded(prompts), batch_first=True)
     right_mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in unpadded(prompts)], batch_first=True)
     torch.testing.assert_close(
@@ -88,9 +90,9 @@ def test_padding_side_does_not_matter(make_model, prompts, num_thoughts):
     )
 
 
-@pytest.mark.parametrize("num_thoughts", [0, 2])
-def test_several_answers_equal_one_at_a_time(make_model, prompts, catalog_trie, num_thoughts):
-    model = make_model(num_thoughts=num_thoughts)
+@pytest.mark.parametrize("thinking", THINKING, ids=name_of)
+def test_several_answers_equal_one_at_a_time(make_model, prompts, catalog_trie, thinking):
+    model = make_model(**thinking)
     answers_BGT = torch.stack([ANSWERS, ANSWERS.flip(0)], dim=1)
     together = model(*prompts, labels=answers_BGT)
     alone = torch.stack([model(*prompts, labels=answers_BGT[:, g]).logps for g in range(2)], dim=1)
@@ -111,14 +113,15 @@ def gradients_of(model, loss):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("num_thoughts", [0, 1, 3])
+@pytest.mark.parametrize("thinking", THINKING, ids=name_of)
 @pytest.mark.parametrize("item_trie", [None, PAIR_TRIE], ids=["vocabulary", "catalog"])
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
-def test_packed_history_equals_separate_examples(make_model, attn, follow, item_trie, num_thoughts):
+def test_packed_history_equals_separate_examples(make_model, attn, follow, item_trie, thinking):
     """Loss and gradients; the second history is shorter, padded and lacks a target."""
     dtype, atol = (torch.float64, 1e-5) if attn == "sdpa" else (torch.float32, 1e-4)
-    model = make_model(num_thoughts=num_thoughts, attn=attn, dtype=dtype)
+    model = make_model(attn=attn, dtype=dtype, **thinking)
+    num_thoughts = model.config.num_thoughts
     packed = model(
         HISTORIES,
         HISTORY_MASK,
@@ -168,8 +171,7 @@ def test_a_thought_is_one_pass_and_all_tokens_one_lookup(make_model, packed, num
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_frozen_backbone_keeps_no_graph_of_the_prompt(make_model, packed):
     """The reasoner's and the output projection's gradients are those of the unfrozen model."""
-    model = make_model(num_thoughts=3, dtype=torch.float64)
-    model.reasoner = torch.nn.Linear(32, 32, dtype=torch.float64)
+    model = make_model(num_thoughts=3, reasoner="latent_attention", dtype=torch.float64)
     starts, labels = (STARTS, PAIRS) if packed else (None, PAIRS[:, 0])
 
     def gradients():
@@ -185,7 +187,8 @@ def test_a_frozen_backbone_keeps_no_graph_of_the_prompt(make_model, packed):
     assert saved_tensors(HISTORIES, model.encode) > 0
     model.model.requires_grad_(False)
     trained = gradients()
-    assert sorted(trained) == ["lm_head.weight", "reasoner.bias", "reasoner.weight"]
+    names = [f"reasoner.{part}.{kind}" for part in ("k_proj", "q_proj", "v_proj") for kind in ("bias", "weight")]
+    assert sorted(trained) == ["lm_head.weight", *names]
     for name, gradient in trained.items():
         torch.testing.assert_close(gradient, expected[name])
 
@@ -207,7 +210,7 @@ def test_catalog_log_probs_equal_a_masked_softmax(make_model, prompts, catalog_t
     logps = model(*prompts, labels=items, item_trie=catalog_trie).logps
     for b, prompt in enumerate(unpadded(prompts)):
         for g in range(2):
-            logits, _ = concatenated_logits(model, prompt, items[b, g], num_thoughts)
+            logits, *_ = concatenated_logits(model, prompt, items[b, g], num_thoughts)
             path = catalog_trie.walk(items[b, g])
             for t in range(3):
                 children = catalog_trie.children(path[t, None], t)
@@ -257,7 +260,7 @@ def test_a_plain_checkpoint_becomes_a_recommender(make_model, make_plain, prompt
     make_plain(model).save_pretrained(tmp_path)
     loaded = (
         type(model)
-        .from_pretrained(tmp_path, num_thoughts=2, start_thought_token_id=START, end_thought_token_id=END)
+        .from_pretrained(tmp_path, num_thoughts=2, start_thought_token_id=60, end_thought_token_id=61)
         .eval()
     )
     model.config.num_thoughts = 2
@@ -279,3 +282,103 @@ def test_bad_input_is_named(make_model, prompts, catalog_trie):
     without_markers.config.start_thought_token_id = None
     with pytest.raises(ValueError, match="start_thought_token_id is not set"):
         without_markers(*prompts, labels=ANSWERS)
+
+
+NOISY = [settings for settings in THINKING if settings]
+NUM_SAMPLES = 3
+
+
+@pytest.fixture
+def noise():
+    """Samples of a thought for three prompts; the first is unperturbed."""
+    noise_BKD = torch.randn(3, NUM_SAMPLES, 32, dtype=torch.float64)
+    noise_BKD[:, 0] = 0
+    return noise_BKD
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("thinking", NOISY, ids=name_of)
+def test_samples_of_a_thought_equal_the_concatenated_forward(make_model, prompts, noise, thinking, relative):
+    """LatentR³ Eq. 5: log-probabilities and all gradients, the same answer after every sample."""
+    model = make_model(dtype=torch.float64, **thinking)
+    weights = torch.randn(3, NUM_SAMPLES, 3)
+    slow, embeds = [], []
+    for b, (prompt, answer) in enumerate(zip(unpadded(prompts), ANSWERS, strict=True)):
+        for k in range(NUM_SAMPLES):
+            logits, _, thought_embeds = concatenated_logits(
+                model, prompt, answer, model.config.num_thoughts, noise[b, k], relative
+            )
+            slow.append(logits.log_softmax(-1).gather(-1, answer[:, None])[:, 0])
+            embeds.append(thought_embeds)
+    slow = torch.stack(slow).view(3, NUM_SAMPLES, 3)
+    expected = gradients_of(model, (slow * weights).sum())
+    output = model(*prompts, labels=ANSWERS, thought_noise=noise, relative_noise=relative)
+    torch.testing.assert_close(output.logps, slow, atol=1e-5, rtol=1e-5, check_dtype=False)
+    torch.testing.assert_close(output.thought_embeds, torch.stack(embeds[::NUM_SAMPLES]))
+    assert output.thoughts.shape == (3, NUM_SAMPLES, model.config.num_thoughts, 32)
+    for name, gradient in gradients_of(model, (output.logps * weights).sum()).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("item_trie", [None, True], ids=["vocabulary", "catalog"])
+def test_each_sample_has_its_own_answer(make_model, prompts, catalog_trie, noise, item_trie):
+    model, trie = make_model(dtype=torch.float64, **ATTENTION), catalog_trie if item_trie else None
+    items = model.generate(*prompts, item_trie=catalog_trie, num_beams=3).sequences.view(3, 3, 3)
+    together = model(*prompts, labels=items, item_trie=trie, thought_noise=noise, output_entropy=True)
+    for k in range(NUM_SAMPLES):
+        alone = model(*prompts, labels=items[:, k], item_trie=trie, thought_noise=noise[:, k : k + 1])
+        torch.testing.assert_close(together.logps[:, k], alone.logps[:, 0])
+    plain = model(*prompts, labels=items[:, 0], item_trie=trie, output_entropy=True)
+    torch.testing.assert_close(together.logps[:, 0], plain.logps)
+    torch.testing.assert_close(together.entropy, plain.entropy)
+
+
+def test_entropy(make_model, prompts, catalog_trie):
+    """Of the first answer's predictions, over the vocabulary and over the trie's children; padding has none."""
+    model = make_model(**ATTENTION)
+    labels = model.generate(*prompts, item_trie=catalog_trie, num_beams=1).sequences
+    labels[0, 2] = -100
+    output = model(*prompts, labels=labels, output_entropy=True)
+    distribution = torch.distributions.Categorical(logits=output.logits)
+    torch.testing.assert_close(output.entropy, distribution.entropy().masked_fill(labels == -100, 0.0))
+    over_catalog = model(*prompts, labels=labels, item_trie=catalog_trie, output_entropy=True).entropy
+    path = catalog_trie.walk(labels.clamp(min=0))
+    for b in range(3):
+        for t in range(3):
+            children = catalog_trie.children(path[b, t, None], t)
+            allowed = children.tokens[0][children.mask[0]]
+            expected = torch.distributions.Categorical(logits=output.logits[b, t, allowed]).entropy()
+            expected = 0.0 if labels[b, t] == -100 else expected.item()
+            assert over_catalog[b, t].item() == pytest.approx(expected, abs=1e-5)
+    assert not output.entropy.requires_grad
+
+
+def test_samples_read_the_prompt_once_and_keep_no_graph_of_it(make_model, prompts, noise):
+    model = make_model(num_thoughts=1, reasoner="latent_attention")
+    model.requires_grad_(False)
+    model.reasoner.requires_grad_(True)
+    tokens = []
+    model.model.register_forward_hook(lambda *args: tokens.append(args[2].last_hidden_state.shape[1]))
+    output = model(*prompts, labels=ANSWERS, thought_noise=noise.float())
+    assert tokens == [7, NUM_SAMPLES * 3]  # the prompt; a thought and two tokens per sample
+    gradients = gradients_of(model, output.logps.sum())
+    assert len(gradients) == 6 and all(
+        gradient.abs().sum() > 0 for gradient in gradients.values() if gradient.dim() > 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"thought_noise": torch.zeros(2, 3, 32)}, r"thought_noise has shape \(2, 3, 32\)"),
+        ({"labels": None}, "without labels"),
+        ({"labels": ANSWERS[:, None].expand(3, 2, 3)}, "one answer per sample"),
+        ({"branch_starts": torch.ones(3, 1, dtype=torch.long), "labels": ANSWERS[:, None]}, "exclude each other"),
+    ],
+)
+def test_noise_that_does_not_fit(make_model, prompts, noise, change, message):
+    arguments = {"labels": ANSWERS, "thought_noise": noise.float(), **change}
+    with pytest.raises(ValueError, match=message):
+        make_model(**ATTENTION)(*prompts, **arguments)
+    with pytest.raises(ValueError, match="num_thoughts 0"):
+        make_model()(*prompts, labels=ANSWERS, thought_noise=noise.float())

@@ -1,0 +1,56 @@
+"""The slow, obvious way: one prompt, no cache, the whole sequence again for every thought."""
+
+from __future__ import annotations
+
+import torch
+
+from .conftest import END, START
+
+
+def slow_latent_attention(reasoner, hidden_SD):
+    """LatentR³ Eq. 3, position by position; a rotation is the product with a complex number."""
+    S, D = hidden_SD.shape
+
+    def linear(layer, x):
+        return layer.weight @ x + layer.bias
+
+    def rotate(x, position):
+        turned = []
+        for i in range(D // 2):
+            angle = torch.tensor(position * 1000.0 ** (-2 * i / D), dtype=x.dtype)
+            turned.append(torch.complex(x[i], x[i + D // 2]) * torch.polar(torch.ones_like(angle), angle))
+        return torch.stack([z.real for z in turned] + [z.imag for z in turned])
+
+    query = rotate(linear(reasoner.q_proj, hidden_SD[-1]), S - 1)
+    scores = [query @ rotate(linear(reasoner.k_proj, hidden_SD[s]), s) / D**0.5 for s in range(S)]
+    weights = torch.stack(scores).softmax(0)
+    return sum(weights[s] * linear(reasoner.v_proj, hidden_SD[s]) for s in range(S))
+
+
+def concatenated_logits(model, prompt, answer, num_thoughts, noise=None, relative_noise=False):
+    """`[prompt] <s> thoughts <e> [answer]` as one sequence; logits of the answer, hidden states of the thoughts and
+    their embeddings before `noise` [D] came to the last."""
+    embed, settings = model.get_input_embeddings(), model.config.reasoner_config
+    markers = settings.thought_markers and num_thoughts > 0
+
+    def run(sequence):
+        return model.model(inputs_embeds=sequence[None], use_cache=False).last_hidden_state[0]
+
+    sequence = embed(prompt)
+    if markers:
+        sequence = torch.cat([sequence, embed(torch.tensor([START]))])
+    first, embeds = len(sequence), []
+    for step in range(num_thoughts):
+        hidden = run(sequence)
+        thought = hidden[-1] if settings.reasoner == "feedback" else slow_latent_attention(model.reasoner, hidden)
+        embeds.append(thought)
+        if noise is not None and step == num_thoughts - 1:
+            size = (thought.detach().norm() / len(thought) ** 0.5) if relative_noise else 1.0
+            thought = thought + noise * size
+        sequence = torch.cat([sequence, thought[None]])
+    if markers:
+        sequence = torch.cat([sequence, embed(torch.tensor([END]))])
+    start = len(sequence) - 1
+    hidden = run(torch.cat([sequence, embed(answer[:-1])]))
+    embeds = torch.stack(embeds) if embeds else hidden[:0]
+    return model.lm_head(hidden[start:]), hidden[first : first + num_thoughts], embeds
