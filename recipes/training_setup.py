@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 
@@ -112,12 +113,14 @@ def load_splits(
             f"{args.data_dir}: items have no column {item_tokenization!r} (columns: {data.items.column_names}), but "
             "the answers of this recipe are made of it; use data that has it"
         )
-    window = {"max_history": args.max_history, "window_stride": args.window_stride}
-    if split == "temporal":
-        return data, split_temporal(data, **window)
-    if split == "published":
-        return data, split_published(data, **window)
-    return data, split_leave_one_out(data, **window, on_short=args.on_short)
+    ways = {
+        "leave_one_out": partial(split_leave_one_out, on_short=args.on_short),
+        "temporal": split_temporal,
+        "published": split_published,
+    }
+    if split not in ways:
+        raise ValueError(f"split is {split!r}; choose one of {list(ways)}")
+    return data, ways[split](data, max_history=args.max_history, window_stride=args.window_stride)
 
 
 def build_processor(
