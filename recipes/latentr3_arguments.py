@@ -21,35 +21,34 @@ class LatentR3Stage(Stage):
 
     Args:
         kind (`str`): `"base"` (no training), `"sft"` or `"rl"`.
-        reasoner (`dict`, *optional*): the reasoner's settings, beside `num_thoughts`; an RL stage keeps those of the
+        reasoner (`dict`, *optional*): the reasoner's settings beside `num_thoughts`; an RL stage keeps those of the
             model it starts from.
         settings (`dict`, *optional*): of the RL trainer, beside the shared ones.
     """
 
     kind: str = "sft"
-    reasoner: dict | None = None
-    settings: dict | None = None
+    reasoner: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
 
 
 def plan(num_thoughts: int) -> dict[str, LatentR3Stage]:
-    """All stages by name. Fine-tuning always starts from the same model, reinforcement learning from a fine-tuned one."""
-    n, feedback = num_thoughts, {"reasoner": "feedback", "thought_markers": False}
-    attention, whole_model = {"reasoner": "latent_attention"}, {"train_only_reasoner": False}
-    group, exact = {"advantage": "group"}, {"reward": "exact_match"}
+    """All stages by name: those of fine-tuning start from one model, those of RL from a fine-tuned one."""
+    n = num_thoughts
+    plain = {"reasoner": "feedback", "thought_markers": False}
+    attention = {"reasoner": "latent_attention"}
+    group = {"advantage": "group"}
+    whole = {"train_only_reasoner": False}
+    original = {**group, **whole, "reward": "exact_match"}
     stages = [
-        LatentR3Stage("base", None, 0, "Base, zero-shot", "base", feedback),
-        LatentR3Stage("no_reasoning", None, 0, "no reasoning (BIGRec, D³)", "sft", feedback),
+        LatentR3Stage("base", None, 0, "Base, zero-shot", "base", plain),
+        LatentR3Stage("no_reasoning", None, 0, "no reasoning (BIGRec, D³)", "sft", plain),
         LatentR3Stage("sft", None, n, f"SFT, N={n}", "sft", attention),
-        LatentR3Stage("lr_grpo", "sft", n, f"+ LR-GRPO, N={n}", "rl", settings={}),
-        LatentR3Stage("group_advantage", "sft", n, f"+ group advantage, N={n}", "rl", settings=group),
-        LatentR3Stage(
-            "original_grpo", "sft", n, f"+ original GRPO, N={n}", "rl", settings=group | exact | whole_model
-        ),
-        LatentR3Stage("more_thoughts", "lr_grpo", n + 1, f"+ LR-GRPO again, N={n + 1}", "rl", settings={}),
-        LatentR3Stage("no_latentratt", None, 1, "SFT, no LatentRATT, N=1", "sft", feedback),
-        LatentR3Stage(
-            "no_latentratt_grpo", "no_latentratt", 1, "+ LR-GRPO, no LatentRATT, N=1", "rl", settings=whole_model
-        ),
+        LatentR3Stage("lr_grpo", "sft", n, f"SFT + LR-GRPO, N={n}", "rl"),
+        LatentR3Stage("group_advantage", "sft", n, f"SFT + group advantage, N={n}", "rl", settings=group),
+        LatentR3Stage("original_grpo", "sft", n, f"SFT + original GRPO, N={n}", "rl", settings=original),
+        LatentR3Stage("more_thoughts", "lr_grpo", n + 1, f"LR-GRPO again, N={n + 1}", "rl"),
+        LatentR3Stage("no_latentratt", None, 1, "no LatentRATT: SFT, N=1", "sft", plain),
+        LatentR3Stage("no_latentratt_grpo", "no_latentratt", 1, "no LatentRATT: + LR-GRPO, N=1", "rl", settings=whole),
     ]
     return {stage.name: stage for stage in stages}
 
@@ -87,8 +86,8 @@ class TitleModelArguments(ScratchArguments, ModelConfig):
     prompt_template: str = field(
         default="{history}\n",
         metadata={
-            "help": "Prompt with {history} once. Histories are packed in training where it ends with the history and a "
-            "line break: the break tells where the answer starts."
+            "help": "Prompt with {history} once. Fine-tuning packs histories where it ends with {history} or the line "
+            "break behind it, which tells where the answer starts."
         },
     )
     bpe_vocab_size: int = field(

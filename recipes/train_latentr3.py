@@ -5,16 +5,14 @@ Train LatentR³: fine-tune a model that thinks before it writes the next title, 
     accelerate launch recipes/train_latentr3.py --config recipes/configs/latentr3_scientific.yaml --data_dir DATA
     accelerate launch recipes/train_latentr3.py ... --resume_from_checkpoint true  # go on where a run stopped
 
-Stages: `base` (the pretrained model, prompted), `no_reasoning` (fine-tuned without thoughts: BIGRec, D³), `sft` (with N
-thoughts), `lr_grpo` (from sft), and the ablations `group_advantage`, `original_grpo`, `more_thoughts` (N + 1, from
+Stages: `base` (the pretrained model, prompted), `no_reasoning` (fine-tuned without thoughts: BIGRec, D³), `sft` (with
+N thoughts), `lr_grpo` (from sft), and the ablations `group_advantage`, `original_grpo`, `more_thoughts` (N + 1, from
 lr_grpo), `no_latentratt`, `no_latentratt_grpo`. All fine-tuning has the same budget, and so has all reinforcement.
 Runs of several seeds are put together by compare_seeds.py.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +24,13 @@ from latentr3_arguments import (
     TitleModelArguments,
     plan,
 )
+from title_evaluation import evaluate_stage, make_evaluators, report, time_thoughts
 from training_setup import build_model, build_processor, load_splits
 from training_stages import (
     check_stages,
     close,
     describe_data,
     describe_outcome,
-    evaluate_protocols,
     load_start,
     run_stages,
     save_stage,
@@ -47,11 +45,6 @@ if TYPE_CHECKING:
 
     from hf_latentrec import LatentRecProcessor
     from hf_latentrec.evaluation import RecEvaluator
-
-
-CUTOFFS = (5, 10)
-TABLE_COLUMNS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10", "popular NDCG@10", "long-tail NDCG@10")
-LATENCY_FILE = "latency.json"
 
 
 def title_processor(
@@ -145,78 +138,6 @@ def trained(trainer: Any, resume: bool):
     return trainer.model
 
 
-def make_evaluators(
-    processor: LatentRecProcessor, splits: DatasetDict, stages: LatentR3StageArguments
-) -> tuple[dict[str, RecEvaluator], RecEvaluator]:
-    """Evaluators of test, by what tables call their decoding, and the one of some validation users that watches RL."""
-    from hf_latentrec.evaluation import RecEvaluator
-
-    shared = {"num_beams": stages.eval_num_beams, "batch_size": stages.eval_batch_size, "ks": CUTOFFS}
-    beams = {
-        f"length penalty {penalty:g}": {"length_penalty": penalty, "normalize": stages.eval_normalize}
-        for penalty in stages.length_penalty
-    }
-    settings = {
-        **(beams if "constrained" in stages.decoders else {}),
-        **({"grounding": {"decoder": "grounding"}} if "grounding" in stages.decoders else {}),
-    }
-    tests = {name: RecEvaluator(processor, splits["test"], **shared, **own) for name, own in settings.items()}
-    # Always the same users, whatever the seed of training.
-    users = splits["validation"].shuffle(seed=0)
-    users = users.select(range(min(stages.validation_users, len(users))))
-    return tests, RecEvaluator(processor, users, **shared, **next(iter(beams.values())))
-
-
-def test_metrics(stage: LatentR3Stage, model, tests: dict[str, RecEvaluator], folder: Path) -> dict[str, dict]:
-    """Metrics by decoding and protocol: of all users, and of those with a popular and with a long-tail target."""
-    from hf_latentrec.evaluation import metrics_by_popularity
-
-    metrics = {}
-    for name, evaluator in tests.items():
-        how = {"decoder": evaluator.decoder, "length_penalty": evaluator.length_penalty}
-        results = evaluate_protocols(
-            evaluator, model, stage, folder / "ranks", name, normalize=evaluator.normalize, **how
-        )
-        catalog = evaluator.processor.catalog
-        targets = catalog.rows(evaluator.examples["target"])
-        for protocol, result in results.items():
-            row = dict(result.metrics)
-            groups = metrics_by_popularity(result.ranks, targets, catalog.popularity, CUTOFFS)
-            for group, members in groups.items():
-                row |= {f"{group} {metric}": value for metric, value in members.metrics.items()}
-                row[f"{group} users"] = members.num_users
-            metrics[f"{name}, {protocol}"] = row
-    return metrics
-
-
-def time_thoughts(
-    name: str, processor: LatentRecProcessor, histories: list, num_beams: int, folder: Path, device
-) -> str:
-    """One line on what the thoughts of a stage cost a user; the figures go to `latency.json`."""
-    from transformers import AutoModel
-
-    from hf_latentrec.evaluation import measure_latency
-
-    model = AutoModel.from_pretrained(folder / name).to(device)
-    latency = measure_latency(model, processor, histories, num_users=len(histories), num_beams=num_beams)
-    (folder / LATENCY_FILE).write_text(json.dumps(asdict(latency), indent=2))
-    return (
-        f"Latency of {name}: {1000 * latency.thinking:.1f} ms per user with {latency.num_thoughts} thought(s), "
-        f"{1000 * latency.not_thinking:.1f} ms without ({100 * latency.overhead:+.1f} %)"
-    )
-
-
-def report(results: dict[str, dict], plan_by_name: dict[str, LatentR3Stage], header: str) -> str:
-    """One table per decoding and protocol, one row per stage."""
-    from hf_latentrec.evaluation import format_metric_table
-
-    lines = ["", header]
-    for setting in dict.fromkeys(setting for metrics in results.values() for setting in metrics):
-        rows = {plan_by_name[name].label: metrics[setting] for name, metrics in results.items() if setting in metrics}
-        lines += ["", setting, format_metric_table(rows, columns=TABLE_COLUMNS)]
-    return "\n".join(lines)
-
-
 def main(
     data_args: TitleDataArguments,
     model_args: TitleModelArguments,
@@ -248,24 +169,22 @@ def main(
         else:
             trainer = make_trainer(stage, model, processor, splits, validation, model_args, stage_args, args)
             model = trained(trainer, resume)
-        return test_metrics(stage, model, tests, folder)
+        return evaluate_stage(stage, model, tests, folder / "ranks")
 
     results = run_stages(plan_by_name, stage_args.stages, folder, run)
     if state.is_main_process:
         header = (
             f"Test, {data_args.split}, {len(splits['test']):,} examples, whole catalog, {stage_args.eval_num_beams} "
-            f"beams, probabilities over the {stage_args.eval_normalize}, seed {args.seed}, N thoughts"
+            f"beams, probabilities over the {stage_args.eval_normalize}, seed {args.seed}, N thoughts (0: none)"
         )
-        print(report(results, plan_by_name, header))
-        if thinking := next((name for name in ("lr_grpo", "sft") if name in results), None):
-            histories = list(splits["test"]["history"][: stage_args.latency_users])
-            if histories:
-                print(
-                    "",
-                    time_thoughts(thinking, processor, histories, stage_args.eval_num_beams, folder, args.device),
-                    sep="\n",
-                )
-            print("", describe_outcome(folder / thinking, folder / "ranks"), sep="\n")
+        labels = {name: plan_by_name[name].label for name in results}
+        print("", report(results, labels, header), sep="\n")
+        histories = list(splits["test"]["history"][: stage_args.latency_users])
+        thinking = [name for name in results if plan_by_name[name].num_thoughts > 0]
+        if histories and thinking:
+            print("", time_thoughts(folder / thinking[0], histories, stage_args.eval_num_beams, args.device), sep="\n")
+        final = "lr_grpo" if "lr_grpo" in results else list(results)[-1]
+        print("", describe_outcome(folder / final, folder / "ranks"), sep="\n")
     close(state)
 
 
