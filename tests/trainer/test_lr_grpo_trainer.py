@@ -140,10 +140,8 @@ def test_first_step_equals_the_loop(make_trainer, make_policy, titles, normalize
         Recorder, max_steps=1, per_device_train_batch_size=8, advantage=advantage, normalize=normalize, noise_std=0.7
     ))  # fmt: skip
     (inputs,) = trainer.trained
-    by_user = {row["user_id"]: row for row in titles.rows}
-    rows = [by_user[user] for user in [row["user_id"] for row in titles.rows]]
-    order = [next(i for i, row in enumerate(rows) if answer_of(inputs, b) == row["labels"]) for b in range(8)]
-    rows = [rows[index] for index in order]
+    by_answer = {tuple(row["labels"]): row for row in titles.rows}
+    rows = [by_answer[tuple(answer_of(inputs, b))] for b in range(8)]
     model = make_policy().eval()
     trie = titles.trie if normalize == "catalog" else None
     logps, rewards = slow_rewards(model, rows, inputs["thought_noise"], trie)
@@ -462,6 +460,13 @@ def test_exact_match_trains_on_generated_answers(make_trainer, make_policy, titl
     assert history(trainer, "reward_perturbed") == pytest.approx([rewards[:, 1:].mean().item()])
     assert history(trainer, "frac_reward_zero_std") == pytest.approx([(rewards.std(-1) == 0).float().mean().item()])
     assert history(trainer, "frac_perplexity_clamped") == []
+
+
+def test_exact_match_raises_the_reward(make_trainer):
+    settings = {"reward": "exact_match", "advantage": "group", "noise_std": 1.0, "num_generations": 8}
+    settings |= {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    rewards = history(train(make_trainer(per_device_train_batch_size=8, **settings)), "reward")
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
 
 
 def test_exact_match_needs_a_trie(make_trainer):
