@@ -155,7 +155,10 @@ class LatentR3StageArguments:
     eval_batch_size: int = field(default=64, metadata={"help": "Users per process and batch in evaluation."})
     validation_users: int = field(
         default=1000,
-        metadata={"help": "Validation examples, always the same, whose NDCG@10 watches reinforcement learning."},
+        metadata={
+            "help": "Validation examples, always the same: their loss watches fine-tuning, their NDCG@10 reinforcement "
+            "learning."
+        },
     )
     latency_users: int = field(
         default=100, metadata={"help": "Users of the final timing of thoughts on and off; 0 leaves it out."}

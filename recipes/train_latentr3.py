@@ -122,7 +122,7 @@ def make_trainer(
         greater_is_better=False,
     )
     peft_config = get_peft_config(model_args)
-    return LatentSFTTrainer(model, config, eval_dataset=splits["validation"], peft_config=peft_config, **data)
+    return LatentSFTTrainer(model, config, eval_dataset=validation.examples, peft_config=peft_config, **data)
 
 
 def trained(trainer: Any, resume: bool):
