@@ -92,12 +92,16 @@ class LatentRecConfigMixin:
         num_thoughts = kwargs.pop("num_thoughts", None)
         if self.reasoner_config is None:
             self.reasoner_config = LatentReasonerConfig()
-        elif isinstance(self.reasoner_config, dict):
-            self.reasoner_config = LatentReasonerConfig.from_dict(self.reasoner_config)
         super().__post_init__(**kwargs)
         if num_thoughts is not None:
             self.num_thoughts = num_thoughts
         self._check()
+
+    def __setattr__(self, name: str, value):
+        # `from_pretrained(..., reasoner_config={...})` assigns it to a configuration that is complete.
+        if name == "reasoner_config" and isinstance(value, dict):
+            value = LatentReasonerConfig.from_dict(value)
+        super().__setattr__(name, value)
 
     @property
     def num_thoughts(self) -> int:

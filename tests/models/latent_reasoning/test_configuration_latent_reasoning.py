@@ -31,6 +31,9 @@ def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
         assert getattr(loaded, name) == getattr(config, name)
     assert loaded.reasoner_config == LatentReasonerConfig(num_thoughts=4)
     assert AutoConfig.from_pretrained(tmp_path, num_thoughts=2).num_thoughts == 2
+    changed = AutoConfig.from_pretrained(tmp_path, reasoner_config={"reasoner": "latent_attention", "num_thoughts": 1})
+    assert changed.reasoner_config == LatentReasonerConfig(reasoner="latent_attention", num_thoughts=1)
+    assert changed.to_dict()["reasoner_config"]["thought_markers"] is False
 
 
 def test_no_reasoning_is_the_default():
