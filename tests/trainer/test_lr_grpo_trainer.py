@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.trainer import LRGRPOConfig, LRGRPOTrainer
+from hf_latentrec.trainer.lr_grpo_trainer import rows_in_global_batch
 
 
 END = 3
@@ -286,6 +287,21 @@ def test_noise(make_trainer, titles):
     assert torch.equal(draw(0, seed=5), noise)
     assert not torch.equal(draw(1, seed=5)[:, 1:], noise[:, 1:])
     assert not torch.equal(draw(0, seed=6)[:, 1:], noise[:, 1:])
+
+
+def test_rows_in_the_global_batch():
+    """Rows 0 .. 12 are dealt out micro-batch by micro-batch, and in each, process by process."""
+    sizes = torch.tensor([[3, 1], [2, 4], [1, 2]])
+    dealt = {(process, micro): [] for process in range(3) for micro in range(2)}
+    row = 0
+    for micro in range(2):
+        for process in range(3):
+            for _ in range(sizes[process, micro]):
+                dealt[process, micro].append(row)
+                row += 1
+    for process in range(3):
+        found = [list(range(13))[rows] for rows in rows_in_global_batch(sizes, process)]
+        assert found == [dealt[process, 0], dealt[process, 1]]
 
 
 @pytest.mark.parametrize("noise_scale", ["absolute", "relative"])
