@@ -20,13 +20,17 @@ class RecConfig(TrainingArguments):
         normalize (`str`, *optional*, defaults to `"vocabulary"`):
             Over what an answer token's probability is normalized: `"vocabulary"`, or `"catalog"`, the tokens that
             continue to an item at this place. `"catalog"` needs an item trie.
+        early_stopping_patience (`int`, *optional*):
+            Stop after this many evaluations in a row that do not beat the best one in `metric_for_best_model`. Needs
+            `load_best_model_at_end` and an `eval_strategy`.
 
     These defaults differ from [`~transformers.TrainingArguments`]: `logging_steps` 10, `report_to` `"none"`,
     `remove_unused_columns` False (the collator reads the data set's own columns), `label_names` `["labels"]` (the
     models have other arguments with "label" in their name), `use_cache` True (thoughts and answers attend to the
     cached prompt), `logging_nan_inf_filter` False (a loss that is not finite stops training),
     `dataloader_pin_memory` only where there is an accelerator, `ddp_find_unused_parameters` False (every parameter has
-    a gradient in every step).
+    a gradient in every step), `restore_callback_states_from_checkpoint` True (a resumed run goes on counting the
+    evaluations without a better one).
 
     Raises:
         ValueError: for settings that a recommender's trainer would ignore or cannot follow.
@@ -57,6 +61,16 @@ class RecConfig(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Whether DDP looks for parameters without a gradient in every step."}
     )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Whether a resumed run takes up the states of callbacks, as early stopping's."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after this many evaluations in a row without a better metric_for_best_model. Needs "
+            "load_best_model_at_end and an eval_strategy."
+        },
+    )
     normalize: str = field(
         default="vocabulary",
         metadata={
@@ -71,6 +85,7 @@ class RecConfig(TrainingArguments):
         name = type(self).__name__
         if self.normalize not in NORMALIZATIONS:
             raise ValueError(f"{name}: normalize is {self.normalize!r}; choose one of {NORMALIZATIONS}")
+        self._check_early_stopping()
         if self.label_smoothing_factor != 0:
             raise ValueError(
                 f"{name}: label_smoothing_factor is {self.label_smoothing_factor}, but the model computes the loss "
@@ -94,6 +109,21 @@ class RecConfig(TrainingArguments):
             raise ValueError(
                 f"{name}: train_sampling_strategy 'batch_rebalance' is not supported; choose 'random', 'sequential' "
                 "or 'group_by_length'"
+            )
+
+    def _check_early_stopping(self) -> None:
+        patience, name = self.early_stopping_patience, type(self).__name__
+        if patience is None:
+            return
+        if patience < 1:
+            raise ValueError(
+                f"{name}: early_stopping_patience is {patience}; pass a positive number of evaluations, or None"
+            )
+        if self.eval_strategy == "no" or not self.load_best_model_at_end:
+            raise ValueError(
+                f"{name}: early_stopping_patience is {patience}, eval_strategy {self.eval_strategy.value!r} and "
+                f"load_best_model_at_end {self.load_best_model_at_end}; set load_best_model_at_end=True, and both "
+                "eval_strategy and save_strategy to 'epoch' or 'steps'"
             )
 
 

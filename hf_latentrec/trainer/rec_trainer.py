@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
+from .lora import add_lora, added_token_ids
 from .rec_config import RecConfig
 from .sampling import EpochSampler
+from .validation import ValidatingTrainer
 
 
 NUM_USERS_IN_ERRORS = 5
@@ -54,31 +56,49 @@ class SetEpochCallback(TrainerCallback):
         self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
 
 
-class RecTrainer(Trainer):
+class RecTrainer(ValidatingTrainer):
     """
     [`~transformers.Trainer`] for recommenders. A subclass names its collaborators as class attributes and overrides
     [`compute_terms`]; there is one training loop, the Trainer's.
 
     What it adds: a loss of named terms, each checked in every step; metrics averaged between two logs over steps and
     processes; an order of examples that a resumed run continues; losses divided by the items of the *global* batch, so
-    that neither the number of processes nor gradient accumulation changes a gradient.
+    that neither the number of processes nor gradient accumulation changes a gradient; ranking metrics of validation
+    users in every evaluation; and, with `load_best_model_at_end` and `eval_on_start`, the model that training starts
+    from as the first one to beat: it is saved as `checkpoint-0`, and a run that only hurts gives it back.
 
     Args:
         model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
         args (`RecConfig`): of the class that `config_class` names.
         item_trie (`ItemTrie`, *optional*): the catalog; by default that of `processing_class`.
+        evaluator (`RecEvaluator`, *optional*): of the validation users. `evaluate()` then also returns and logs their
+            `eval_HR@K` and `eval_NDCG@K`, with or without an `eval_dataset`, so that
+            `metric_for_best_model="NDCG@10"` chooses the best checkpoint.
+        peft_config (`LoraConfig`, *optional*): train LoRA's weights instead of the model's; see [`add_lora`].
+        new_token_ids (`Sequence[int]`, *optional*): with `peft_config`, the tokens whose rows are trained too; by
+            default those that [`add_item_tokens`] gave the tokenizer of `processing_class`.
         kwargs: for [`~transformers.Trainer`]: `data_collator`, `train_dataset`, `eval_dataset`, `processing_class`,
             ... Batches may hold `user_ids` (`list[str]`), which errors name and the model never sees.
 
     Raises:
-        ValueError: for another class of `args`, or probabilities over the catalog without an item trie; while
-            training, for a loss that is not finite.
+        ValueError: for another class of `args`, probabilities over the catalog without an item trie, an evaluator of
+            a sharded model, or settings that [`add_lora`] refuses; while training, for a loss that is not finite.
     """
 
     config_class: type[RecConfig] = RecConfig
     sampler_class: type[EpochSampler] = EpochSampler
 
-    def __init__(self, model: nn.Module, args: RecConfig, *, item_trie: Any = None, **kwargs):
+    def __init__(
+        self,
+        model: nn.Module,
+        args: RecConfig,
+        *,
+        item_trie: Any = None,
+        evaluator: Any = None,
+        peft_config: Any = None,
+        new_token_ids: Sequence[int] | None = None,
+        **kwargs,
+    ):
         name = type(self).__name__
         if not isinstance(args, self.config_class):
             raise ValueError(f"{name}: args is a {type(args).__name__}; pass a {self.config_class.__name__}")
@@ -90,7 +110,14 @@ class RecTrainer(Trainer):
             )
         if args.n_gpu > 1:
             raise ValueError(f"{name}: one process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`")
-        super().__init__(model=model, args=args, **kwargs)
+        if peft_config is not None:
+            set_seed(args.seed)  # LoRA's first weights are drawn at random
+            if new_token_ids is None:
+                new_token_ids = added_token_ids(kwargs.get("processing_class"))
+            model = add_lora(model, peft_config, new_token_ids)
+        elif new_token_ids is not None:
+            raise ValueError(f"{name}: new_token_ids are given without a peft_config, but all rows are trained then")
+        super().__init__(model=model, args=args, evaluator=evaluator, **kwargs)
         # `compute_loss` returns a loss that is divided by the items of the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         item_trie = getattr(self.processing_class, "item_trie", None) if item_trie is None else item_trie
@@ -100,6 +127,8 @@ class RecTrainer(Trainer):
         self.train_sampler: EpochSampler | None = None
         self.means = RunningMeans()
         self.add_callback(SetEpochCallback(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     @property
     def needs_item_trie(self) -> bool:
