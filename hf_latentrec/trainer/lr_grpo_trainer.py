@@ -28,6 +28,10 @@ class LRGRPOTrainer(RecGRPOTrainer):
     trained on once, its training forward also gives the rewards; else a forward without gradient does, for all
     micro-batches before the first is trained on. Both give the same gradient.
 
+    Eq. 8 scores the target after every thought, so a negative advantage makes the target itself less likely. Relative
+    to the batch, users whose targets are harder to predict than the batch's have those: they are given up for the
+    others, and the mean `reward` may fall. Watch a ranking metric of validation users, and keep the best checkpoint.
+
     The noise of a step is one draw for the global batch, from a generator of its own that is seeded by `args.seed` and
     the step: neither the number of processes nor that of micro-batches changes it, and a resumed run draws what the
     uninterrupted one does. With `beta > 0`, the reference thinks for itself and gets the same noise. Given the
@@ -148,7 +152,7 @@ class LRGRPOTrainer(RecGRPOTrainer):
             )
 
     def draw_noise(self, batches: Sequence[dict[str, Any]], generator: torch.Generator) -> list[torch.Tensor]:
-        """The noise [B, K, D] of each micro-batch: its rows of one draw for the global batch; 0 for the first thought."""
+        """The noise [B, K, D] per micro-batch, 0 for the first thought: its rows of one draw for the global batch."""
         sizes_J = torch.tensor([len(batch["labels"]) for batch in batches], device=self.args.device)
         sizes_WJ = self.accelerator.gather(sizes_J).view(-1, len(batches)).cpu()
         shape = (int(sizes_WJ.sum()), self.args.num_generations - 1, self.model.config.hidden_size)

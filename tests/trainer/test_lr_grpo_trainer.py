@@ -481,8 +481,10 @@ def test_exact_match_trains_on_generated_answers(make_trainer, make_policy, titl
 def test_exact_match_raises_the_reward(make_trainer):
     settings = {"reward": "exact_match", "advantage": "group", "noise_std": 1.0, "num_generations": 8}
     settings |= {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
-    rewards = history(train(make_trainer(per_device_train_batch_size=8, **settings)), "reward")
+    trainer = train(make_trainer(per_device_train_batch_size=8, **settings))
+    rewards = history(trainer, "reward")
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
+    assert trainer.evaluate()["eval_reward"] >= rewards[0]
 
 
 def test_exact_match_needs_a_trie(make_trainer):
