@@ -28,6 +28,10 @@ class LRGRPOTrainer(RecGRPOTrainer):
     trained on once, its training forward also gives the rewards; else a forward without gradient does, for all
     micro-batches before the first is trained on. Both give the same gradient.
 
+    Eq. 8 scores the target after every thought, so a negative advantage makes the target itself less likely. Relative
+    to the batch, users whose targets are harder to predict than the batch's have those: they are given up for the
+    others, and the mean `reward` may fall. Watch a ranking metric of validation users, and keep the best checkpoint.
+
     The noise of a step is one draw for the global batch, from a generator of its own that is seeded by `args.seed` and
     the step: neither the number of processes nor that of micro-batches changes it, and a resumed run draws what the
     uninterrupted one does. With `beta > 0`, the reference thinks for itself and gets the same noise. Given the
@@ -148,20 +152,15 @@ class LRGRPOTrainer(RecGRPOTrainer):
             )
 
     def draw_noise(self, batches: Sequence[dict[str, Any]], generator: torch.Generator) -> list[torch.Tensor]:
-        """
-        The noise [B, K, D] of each micro-batch: its rows of one draw for the global batch; zero for the first thought.
-
-        Rows of the global batch are counted in the sampler's order. accelerate hands out batches in turn, so that is
-        micro-batch by micro-batch, and in each, process by process.
-        """
-        num_batches, device = len(batches), self.args.device
-        sizes_J = torch.tensor([len(batch["labels"]) for batch in batches], device=device)
-        sizes_JW = self.accelerator.gather(sizes_J).view(-1, num_batches).T
-        ends = sizes_JW.flatten().cumsum(0).view(num_batches, -1)[:, self.args.process_index].tolist()
-        shape = (int(sizes_JW.sum()), self.args.num_generations - 1, self.model.config.hidden_size)
+        """The noise [B, K, D] per micro-batch, 0 for the first thought: its rows of one draw for the global batch."""
+        sizes_J = torch.tensor([len(batch["labels"]) for batch in batches], device=self.args.device)
+        sizes_WJ = self.accelerator.gather(sizes_J).view(-1, len(batches)).cpu()
+        shape = (int(sizes_WJ.sum()), self.args.num_generations - 1, self.model.config.hidden_size)
         noise = torch.randn(shape, generator=generator) * self.args.noise_std
-        rows = [slice(end - len(batch["labels"]), end) for end, batch in zip(ends, batches, strict=True)]
-        return [nn.functional.pad(noise[part], (0, 0, 1, 0)).to(device, self.model.dtype) for part in rows]
+        return [
+            nn.functional.pad(noise[rows], (0, 0, 1, 0)).to(self.args.device, self.model.dtype)
+            for rows in rows_in_global_batch(sizes_WJ, self.args.process_index)
+        ]
 
     # Rewards
 
@@ -230,8 +229,29 @@ class LRGRPOTrainer(RecGRPOTrainer):
         self.means.add("noise_to_thought_norm", (noise_BK / length_B).sum(), noise_BK.numel())
 
 
+def rows_in_global_batch(sizes_WJ: torch.Tensor, process: int) -> list[slice]:
+    """
+    Where the micro-batches of a process lie in the global batch, in the sampler's order: accelerate deals batches to
+    the processes in turn, so that is micro-batch by micro-batch, and in each, process by process.
+
+    Args:
+        sizes_WJ (`torch.LongTensor`): prompts of each micro-batch of each process.
+        process (`int`): index of the process.
+
+    Returns:
+        `list[slice]`: one per micro-batch.
+
+    Example:
+        >>> rows_in_global_batch(torch.tensor([[4, 4], [4, 3]]), process=1)
+        [slice(4, 8, None), slice(12, 15, None)]
+    """
+    ends_JW = sizes_WJ.T.flatten().cumsum(0).view(sizes_WJ.T.shape)
+    ends, sizes = ends_JW[:, process].tolist(), sizes_WJ[process].tolist()
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
 def _pad_answers(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:
     return nn.functional.pad(tokens, (0, num_tokens - tokens.shape[-1]), value=IGNORE_INDEX)
 
 
-__all__ = ["LRGRPOTrainer"]
+__all__ = ["LRGRPOTrainer", "rows_in_global_batch"]

@@ -1,4 +1,4 @@
-"""One step of plain SGD with learning rate 1 on a global batch of 8, so that the weights move by the gradient.
+"""A step or two of plain SGD with learning rate 1, so that the weights move by the gradient.
 
 Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group OUT` on any number of processes; the
 main one writes the change of every weight.
@@ -44,9 +44,10 @@ def main(algorithm: str, out: Path) -> None:
     elif algorithm.startswith("lr_grpo"):
         dataset, collator = splits["train"], NextItemCollator(processor)
         settings["noise_std"] = 0.5
-        if algorithm == "lr_grpo_batch":  # 7 prompts: 4 and 3 on two processes, and none that comes twice
-            dataset, settings["accelerator_config"] = dataset.select(range(7)), {"even_batches": False}
-            settings["gradient_accumulation_steps"] = 2
+        if algorithm == "lr_grpo_batch":
+            # A step of two micro-batches, and one of a single uneven one: 2 and 1 prompts on two processes.
+            dataset, settings["accelerator_config"] = dataset.select(range(11)), {"even_batches": False}
+            settings |= {"max_steps": 2, "gradient_accumulation_steps": 2}
             settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
         else:
             settings |= {"advantage": "group", "beta": 0.1, "train_only_reasoner": False}
@@ -64,7 +65,7 @@ def main(algorithm: str, out: Path) -> None:
             name: (parameter.detach() - before[name]).contiguous() for name, parameter in model.named_parameters()
         }
         save_file(moved, out / "moved.safetensors")
-        logs = next(log for log in trainer.state.log_history if "loss" in log)
+        logs = [log for log in trainer.state.log_history if "loss" in log][-1]
         logs |= {"world_size": trainer.args.world_size, "ranks": ranks.tolist()}
         (out / "logs.json").write_text(json.dumps(logs))
     PartialState().wait_for_everyone()

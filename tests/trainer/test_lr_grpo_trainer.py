@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.trainer import LRGRPOConfig, LRGRPOTrainer
+from hf_latentrec.trainer.lr_grpo_trainer import rows_in_global_batch
 
 
 END = 3
@@ -288,6 +289,21 @@ def test_noise(make_trainer, titles):
     assert not torch.equal(draw(0, seed=6)[:, 1:], noise[:, 1:])
 
 
+def test_rows_in_the_global_batch():
+    """Rows 0 .. 12 are dealt out micro-batch by micro-batch, and in each, process by process."""
+    sizes = torch.tensor([[3, 1], [2, 4], [1, 2]])
+    dealt = {(process, micro): [] for process in range(3) for micro in range(2)}
+    row = 0
+    for micro in range(2):
+        for process in range(3):
+            for _ in range(sizes[process, micro]):
+                dealt[process, micro].append(row)
+                row += 1
+    for process in range(3):
+        found = [list(range(13))[rows] for rows in rows_in_global_batch(sizes, process)]
+        assert found == [dealt[process, 0], dealt[process, 1]]
+
+
 @pytest.mark.parametrize("noise_scale", ["absolute", "relative"])
 def test_logged_noise_and_entropy(make_trainer, make_policy, titles, noise_scale):
     trainer = train(make_trainer(Recorder, max_steps=1, noise_scale=noise_scale, noise_std=0.3))
@@ -465,8 +481,10 @@ def test_exact_match_trains_on_generated_answers(make_trainer, make_policy, titl
 def test_exact_match_raises_the_reward(make_trainer):
     settings = {"reward": "exact_match", "advantage": "group", "noise_std": 1.0, "num_generations": 8}
     settings |= {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
-    rewards = history(train(make_trainer(per_device_train_batch_size=8, **settings)), "reward")
+    trainer = train(make_trainer(per_device_train_batch_size=8, **settings))
+    rewards = history(trainer, "reward")
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
+    assert trainer.evaluate()["eval_reward"] >= rewards[0]
 
 
 def test_exact_match_needs_a_trie(make_trainer):
