@@ -1,9 +1,12 @@
 """
-What packing saves: forward and backward over an epoch of Beauty histories, packed against one example per target.
+What a shared prompt saves in training: packed histories against one example per target, and an LR-GRPO step.
 
     python recipes/benchmark_training.py                        # histories of Beauty's lengths, random items
     python recipes/benchmark_training.py --data_dir DATA
-    python recipes/benchmark_training.py --quick                # the first setting only
+    python recipes/benchmark_training.py --quick                # the first setting of packing, and LR-GRPO
+    python recipes/benchmark_training.py --settings lr_grpo
+
+**Packing**: forward and backward over an epoch of Beauty histories.
 
 Both ways train one model: Qwen3 with 8 layers, hidden size 256, vocabulary 152,960, float32. Both cut the whole epoch
 into padded batches of about the same number of targets, sorted by length: one example per target, or all targets of a
@@ -19,6 +22,10 @@ Settings: `stride10` trains as configs/lasar_beauty.yaml does (20 newest items, 
 has exact sliding windows (a long user's windows then share no start), `whole` keeps whole histories. The softmax runs
 over the catalog; in `vocabulary` over all tokens, where the output projection, the same work either way, dilutes the
 ratio. The column `tokens` holds the ratio of the tokens that pass through the layers.
+
+**LR-GRPO** (`lr_grpo`): rewards, advantages, loss and the reasoner's gradients of one step, 8 samples of a thought,
+prompts of 200 tokens, answers of 12, vocabulary 8,192: one encoded prompt for all samples against the prompt repeated
+for each, with the thought from one full pass and the probabilities from a second. See benchmark_lr_grpo.py.
 """
 
 from __future__ import annotations
@@ -31,6 +38,7 @@ import numpy as np
 import polars as pl
 import torch
 from benchmark_data import beauty_folder
+from benchmark_lr_grpo import measure_lr_grpo
 from benchmarking import machine, print_json, print_table, time_alternating
 from datasets import Dataset, concatenate_datasets
 
@@ -81,6 +89,7 @@ SETTINGS = {
     "whole": Setting("_whole", max_history=1000, window_stride=1),
     "vocabulary": Setting("_vocabulary", normalize="vocabulary"),
 }
+LR_GRPO = "lr_grpo"
 
 
 def make_beauty_like(num_users: int = 22_363, seed: int = 0) -> RecData:
@@ -241,29 +250,13 @@ def measure(setting: Setting, num_thoughts: int, data: RecData, model, processor
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measures every setting with and without thoughts."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument(
-        "--data_dir",
-        type=beauty_folder,
-        help="Beauty's folder, or the one above it; without, random items in histories of its lengths",
-    )
-    parser.add_argument("--batches", type=int, default=4, help="batches of the epoch that are run, either way")
-    parser.add_argument(
-        "--targets_per_batch", type=int, help="targets of a batch, either way; by default 512 in stride10, else 256"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="rows")
-    parser.add_argument("--quick", action="store_true", help="the first setting only, 3 batches, 3 runs")
-    args = parser.parse_args(argv)
-    if args.quick:
-        args.settings, args.batches, args.repeats = list(SETTINGS)[:1], 3, 3
+def run_packing(args: argparse.Namespace, settings: list[str]) -> dict[str, float]:
+    """Measures packing in every setting, with and without thoughts, and prints a table."""
     data = make_beauty_like() if args.data_dir is None else load_data(args.data_dir)
     model, processor = build(data)
-    print(f"{machine()}; {data.num_users:,} users; of an epoch, {args.batches} batches are run either way")
+    print(f"{data.num_users:,} users; of an epoch, {args.batches} batches are run either way")
     table, results = [], {}
-    for name in args.settings:
+    for name in settings:
         for num_thoughts in (0, NUM_THOUGHTS):
             figures = measure(SETTINGS[name], num_thoughts, data, model, processor, args)
             key = "pack_speedup_thinking" if num_thoughts else "pack_speedup"
@@ -281,6 +274,58 @@ def main(argv: list[str] | None = None) -> None:
                 }
             )
     print_table(table)
+    return results
+
+
+def run_lr_grpo(args: argparse.Namespace) -> dict[str, float]:
+    """Measures an LR-GRPO step and prints a table."""
+    seconds, peak = measure_lr_grpo(args.prompts, args.lr_grpo_repeats)
+    print(f"\nLR-GRPO, {args.prompts} prompts x 8 samples, with equal losses and gradients")
+    print_table(
+        [
+            {
+                "way": way.replace("_", " "),
+                "seconds": f"{seconds[way]:.3f}",
+                "peak, MB": f"{peak[way] / 1e6:.1f}",
+                "speedup of the shared prompt": f"{seconds[way] / seconds['shared']:.2f}",
+            }
+            for way in seconds
+        ]
+    )
+    return {
+        "lr_grpo_speedup": round(seconds["repeated"] / seconds["shared"], 3),
+        "lr_grpo_speedup_answer_logits": round(seconds["repeated_answer_logits"] / seconds["shared"], 3),
+        "lr_grpo_memory_ratio": round(peak["shared"] / peak["repeated"], 4),
+        "lr_grpo_memory_ratio_answer_logits": round(peak["shared"] / peak["repeated_answer_logits"], 4),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measures what it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument(
+        "--data_dir",
+        type=beauty_folder,
+        help="Beauty's folder, or the one above it; without, random items in histories of its lengths",
+    )
+    parser.add_argument("--batches", type=int, default=4, help="batches of the epoch that are run, either way")
+    parser.add_argument(
+        "--targets_per_batch", type=int, help="targets of a batch, either way; by default 512 in stride10, else 256"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
+    parser.add_argument("--prompts", type=int, default=4, help="prompts of an LR-GRPO step")
+    parser.add_argument("--lr_grpo_repeats", type=int, default=5, help="timed LR-GRPO steps of each way")
+    choices = [*SETTINGS, LR_GRPO]
+    parser.add_argument("--settings", nargs="+", choices=choices, default=choices, help="rows")
+    parser.add_argument("--quick", action="store_true", help="the first setting of packing (3 batches), and LR-GRPO")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.settings, args.batches, args.repeats = [choices[0], LR_GRPO], 3, 3
+    print(machine())
+    packing = [name for name in args.settings if name != LR_GRPO]
+    results = run_packing(args, packing) if packing else {}
+    if LR_GRPO in args.settings:
+        results |= run_lr_grpo(args)
     print_json(results)
 
 

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..models.latent_reasoning.argument_checks import check_grounding
 from .metrics import ranking_metrics
 
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # How seen items are treated, by the name that tables and rank files carry.
 PROTOCOLS = {"nothing filtered": False, "seen items excluded": True}
+DECODERS = ("constrained", "grounding")
 
 
 @dataclass
@@ -31,7 +33,7 @@ class EvaluationResult:
 
     Args:
         user_ids (`list[str]`): one per example.
-        ranks (`np.ndarray` [users]): 1-based rank of the target, 0 where beam search did not find it.
+        ranks (`np.ndarray` [users]): 1-based rank of the target, 0 where it is not among the candidates.
         metrics (`dict[str, float]`): HR@K and NDCG@K.
     """
 
@@ -42,7 +44,12 @@ class EvaluationResult:
 
 class RecEvaluator:
     """
-    Ranks the whole catalog for every example by constrained beam search, on all processes of the launch.
+    Ranks the whole catalog for every example, on all processes of the launch: by beam search under the trie, or by
+    grounding free answers.
+
+    BIGRec's beam search is `num_beams=10, normalize="vocabulary", length_penalty=1.0`; D³'s, without its ensemble,
+    the same with `length_penalty=0.0`. Zero-shot prompting (`Base`) is any of these with a pretrained model that was
+    not trained further, and an instruction as the processor's template.
 
     Args:
         processor (`LatentRecProcessor`): catalog, trie and prompt.
@@ -51,9 +58,14 @@ class RecEvaluator:
         batch_size (`int`, *optional*, defaults to 64): users per batch and process.
         ks (`tuple[int, ...]`, *optional*): cutoffs of the metrics.
         normalize (`str`, *optional*, defaults to `"catalog"`): see [`LatentReasoningMixin.generate`].
+        length_penalty (`float`, *optional*, defaults to 0.0): see [`LatentReasoningMixin.generate`].
+        decoder (`str`, *optional*, defaults to `"constrained"`): beam search under the trie, or `"grounding"`: the
+            `num_beams` items whose texts are nearest to a free answer. Every evaluation embeds the catalog anew.
+        num_thoughts (`int`, *optional*): think for this many steps instead of the model's own number; 0 turns
+            thinking off.
 
     Raises:
-        ValueError: for no examples.
+        ValueError: for no examples, an unknown decoder, or a setting that the decoder does not have.
     """
 
     def __init__(
@@ -64,11 +76,19 @@ class RecEvaluator:
         batch_size: int = 64,
         ks: tuple[int, ...] = (5, 10, 20),
         normalize: str = "catalog",
+        length_penalty: float = 0.0,
+        decoder: str = "constrained",
+        num_thoughts: int | None = None,
     ):
         if len(examples) == 0:
             raise ValueError("RecEvaluator: there are no examples; pass a split with at least one user")
+        if decoder not in DECODERS:
+            raise ValueError(f"RecEvaluator: decoder is {decoder!r}; choose one of {DECODERS}")
+        if decoder == "grounding":
+            check_grounding(normalize=normalize, length_penalty=length_penalty)
         self.processor, self.examples, self.ks = processor, examples, ks
-        self.num_beams, self.batch_size, self.normalize = num_beams, batch_size, normalize
+        self.num_beams, self.batch_size, self.decoder = num_beams, batch_size, decoder
+        self.normalize, self.length_penalty, self.num_thoughts = normalize, length_penalty, num_thoughts
 
     @torch.inference_mode()
     def evaluate(
@@ -97,9 +117,10 @@ class RecEvaluator:
         batches = [by_length[i : i + self.batch_size] for i in range(0, len(by_length), self.batch_size)]
         mine = batches[state.process_index :: state.num_processes]
         trie = self.processor.item_trie.to(model.device)
+        item_embeddings = model.embed_items(trie, self.batch_size) if self.decoder == "grounding" else None
         ranks = []
         for rows in tqdm(mine, desc=description or "evaluate", disable=not state.is_main_process, unit="batch"):
-            ranks.append((rows, self._rank_batch(model, trie, self.examples[rows], exclude_seen)))
+            ranks.append((rows, self._rank_batch(model, trie, item_embeddings, self.examples[rows], exclude_seen)))
         model.train(was_training)
         all_ranks = np.zeros(len(self.examples), dtype=np.int64)
         for rows, batch_ranks in gather_object(ranks):
@@ -107,10 +128,23 @@ class RecEvaluator:
         return EvaluationResult(list(self.examples["user_id"]), all_ranks, ranking_metrics(all_ranks, self.ks))
 
     def _rank_batch(
-        self, model: LatentReasoningMixin, trie: ItemTrie, batch: dict[str, list], exclude_seen: bool
+        self,
+        model: LatentReasoningMixin,
+        trie: ItemTrie,
+        item_embeddings: torch.Tensor | None,
+        batch: dict[str, list],
+        exclude_seen: bool,
     ) -> np.ndarray:
         inputs = self.processor(batch["history"], return_tensors="pt", exclude_seen=exclude_seen).to(model.device)
-        output = model.generate(**inputs, item_trie=trie, num_beams=self.num_beams, normalize=self.normalize)
+        output = model.generate(
+            **inputs,
+            item_trie=trie,
+            num_beams=self.num_beams,
+            normalize=self.normalize,
+            length_penalty=self.length_penalty,
+            num_thoughts=self.num_thoughts,
+            item_embeddings=item_embeddings,
+        )
         return self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]))
 
     def _check_something_is_unseen(self, history_lengths: np.ndarray) -> None:

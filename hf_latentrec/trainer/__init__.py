@@ -3,34 +3,46 @@ functions."""
 
 from __future__ import annotations
 
-from .advantages import GroupAdvantage, group_advantage
+from .advantages import BatchAdvantage, GroupAdvantage, batch_advantage, group_advantage
 from .checkpoints import last_complete_checkpoint
-from .grpo_config import LASARGRPOConfig
-from .grpo_trainer import LASARGRPOTrainer
+from .grpo_config import RecGRPOConfig
+from .grpo_trainer import RecGRPOTrainer
+from .lasar_grpo_config import LASARGRPOConfig
+from .lasar_grpo_trainer import LASARGRPOTrainer
 from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
+from .lr_grpo_config import LRGRPOConfig
+from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
-from .rewards import ndcg_reward, rule_reward
+from .rewards import PerplexityReward, ndcg_reward, perplexity_reward, rule_reward
 from .sampling import EpochSampler
 from .sft_config import LatentSFTConfig
 from .sft_trainer import LatentSFTTrainer
 
 
 __all__ = [
+    "BatchAdvantage",
     "EpochSampler",
     "GroupAdvantage",
     "LASARGRPOConfig",
     "LASARGRPOTrainer",
+    "LRGRPOConfig",
+    "LRGRPOTrainer",
     "LatentSFTConfig",
     "LatentSFTTrainer",
+    "PerplexityReward",
     "PolicyLoss",
     "RecConfig",
+    "RecGRPOConfig",
+    "RecGRPOTrainer",
     "RecTrainer",
+    "batch_advantage",
     "clipped_policy_loss",
     "group_advantage",
     "group_mean",
     "kl_k3",
     "last_complete_checkpoint",
     "ndcg_reward",
+    "perplexity_reward",
     "rule_reward",
 ]

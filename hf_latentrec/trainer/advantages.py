@@ -1,10 +1,11 @@
 """Advantages from rewards: pure functions of tensors, one per equation.
 
-Shapes: B prompts, G candidate answers of a prompt.
+Shapes: B prompts, G candidate answers of a prompt, K thoughts of a prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -54,4 +55,47 @@ def group_advantage(
     return GroupAdvantage(advantages, std.squeeze(-1), has_zero_std.squeeze(-1))
 
 
-__all__ = ["GroupAdvantage", "group_advantage"]
+class BatchAdvantage(NamedTuple):
+    """Advantages [B, K], the baseline of the global batch (scalar), and which groups have equal rewards [B]."""
+
+    advantages: torch.Tensor
+    baseline: torch.Tensor
+    has_zero_std: torch.Tensor
+
+
+def batch_advantage(
+    rewards: torch.Tensor, reduce: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums, eps: float = 1e-6
+) -> BatchAdvantage:
+    """
+    Rewards relative to the unperturbed thoughts of the global batch, LatentR³ Eq. 7.
+
+    `A^k = (s^k - baseline) / (norm + eps)`: the baseline is the mean of `s^1` over all groups, the norm is the L2 norm
+    of the deviations of all rewards from it. A group whose rewards are all equal prefers none of its thoughts: its
+    advantages are exactly 0. It counts in baseline and norm as the equation has it.
+
+    Args:
+        rewards (`torch.Tensor` [B, K]): of all micro-batches of this process; column 0 holds those of the unperturbed
+            thoughts. B may differ from process to process, and be 0.
+        reduce (`Callable`, *optional*): sums a tensor over processes; called twice on every process. By default the
+            batch is that of one process.
+        eps (`float`, *optional*, defaults to 1e-6): added to the norm.
+
+    Returns:
+        `BatchAdvantage`
+
+    Example:
+        >>> batch_advantage(torch.tensor([[-2.0, -1.0], [-4.0, -6.0]])).advantages  # baseline -3, norm sqrt(15)
+        tensor([[ 0.2582,  0.5164],
+                [-0.2582, -0.7746]])
+    """
+    first = rewards[:, 0]
+    total, count = reduce(torch.stack([first.sum(), first.new_tensor(float(len(first)))])).unbind()
+    baseline = total / count
+    deviation = rewards - baseline
+    norm = reduce(deviation.square().sum()).sqrt()
+    has_zero_std = (rewards == rewards[:, :1]).all(-1)
+    advantages = (deviation / (norm + eps)).masked_fill(has_zero_std[:, None], 0.0)
+    return BatchAdvantage(advantages, baseline, has_zero_std)
+
+
+__all__ = ["BatchAdvantage", "GroupAdvantage", "batch_advantage", "group_advantage"]

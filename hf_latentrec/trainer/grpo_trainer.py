@@ -1,83 +1,62 @@
-"""LASAR's reinforcement learning: GRPO over the candidates of constrained beam search."""
+"""The base of all reinforcement learning: rollouts, the clipped objective, and the KL divergence to a reference."""
 
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from .advantages import group_advantage
-from .grpo_config import LASARGRPOConfig
+from ..models.latent_reasoning.modeling_outputs import LatentRecOutput
+from .grpo_config import RecGRPOConfig
 from .losses import clipped_policy_loss, group_mean, kl_k3
 from .rec_trainer import RecTrainer
-from .rewards import IGNORE_INDEX, is_target, ndcg_reward, rule_reward
+from .rewards import IGNORE_INDEX
 
 
-RewardFunc = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class LASARGRPOTrainer(RecTrainer):
+class RecGRPOTrainer(RecTrainer):
     """
-    GRPO as in LASAR (section 2.4, App. E.5): G candidates per prompt from constrained beam search, rule + NDCG reward,
-    group advantages, clipped objective and KL to a frozen reference. The policy head's terms are not part of it.
+    [`RecTrainer`] for group-relative policy optimization. An algorithm overrides [`roll_out`], which says what is
+    compared and what it is worth, and where needed [`prepare_policy`], [`score`] and [`compute_terms`].
 
-    A step rolls out with the unwrapped model (no gradient, no dropout), then scores all candidates of a prompt as
-    branches of one encoded prompt with the wrapped model. The loss is a mean over the prompts of the global batch.
-    Logged under TRL's names; `hit_rate` is the share of groups that hold the target.
+    An optimizer step rolls out all of its micro-batches before it trains on the first, so that an algorithm may use
+    statistics of the global batch. The rollout serves `num_iterations` steps. The loss is a mean over the prompts of
+    the global batch. Logged under TRL's names.
 
     Args:
-        model (`PreTrainedModel`): the policy. Its state at this moment is also the reference.
-        args (`LASARGRPOConfig`): settings.
-        reward_funcs (`list[Callable]`, *optional*): functions of candidates [B, G, T] and targets [B, T] that return
-            rewards [B, G]; by default [`rule_reward`] and [`ndcg_reward`].
-        kwargs: as for [`RecTrainer`]; `labels` of a batch are the targets' tokens [B, T].
+        model (`PreTrainedModel`): the policy. Its state at this moment is also the reference, which shares the
+            parameters that are frozen.
+        args (`RecGRPOConfig`): settings.
+        kwargs: as for [`RecTrainer`].
 
     Raises:
-        ValueError: where the number of reward weights is not that of rewards, or the model would be sharded.
-
-    Example:
-        >>> trainer = LASARGRPOTrainer(
-        ...     model,
-        ...     LASARGRPOConfig("out", num_generations=8),
-        ...     data_collator=collator,
-        ...     train_dataset=dataset,
-        ...     processing_class=processor,
-        ... )  # doctest: +SKIP
-        >>> trainer.train()  # doctest: +SKIP
+        ValueError: where a reference is wanted of a model that is sharded; while training, where a run is resumed
+            between two steps on one rollout.
     """
 
-    config_class = LASARGRPOConfig
-    default_reward_funcs: Sequence[RewardFunc] = (rule_reward, ndcg_reward)
+    config_class = RecGRPOConfig
 
-    def __init__(
-        self, model: nn.Module, args: LASARGRPOConfig, *, reward_funcs: Sequence[RewardFunc] | None = None, **kwargs
-    ):
+    def __init__(self, model: nn.Module, args: RecGRPOConfig, **kwargs):
         super().__init__(model, args, **kwargs)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("LASARGRPOTrainer: beam search needs the whole model on each process; use DDP")
-        self.reward_funcs = list(self.default_reward_funcs if reward_funcs is None else reward_funcs)
-        weights = [1.0] * len(self.reward_funcs) if args.reward_weights is None else args.reward_weights
-        if len(weights) != len(self.reward_funcs):
-            raise ValueError(
-                f"LASARGRPOTrainer: {len(weights)} reward_weights for {len(self.reward_funcs)} reward functions; pass "
-                "one weight per function"
-            )
-        self.reward_weights = torch.tensor(weights, device=args.device)
+        self.prepare_policy(self.accelerator.unwrap_model(self.model))
         self.ref_model = None
         if args.beta > 0:
-            self.ref_model = copy.deepcopy(self.accelerator.unwrap_model(self.model)).eval().requires_grad_(False)
-        # Rollouts that a later iteration comes back to, in the order of their batches.
-        self._rollouts: deque[dict[str, Any]] = deque()
+            self.require_whole_model("beta > 0 keeps a reference, which is")
+            self.ref_model = copy_as_reference(self.accelerator.unwrap_model(self.model))
+        self._rollouts: list[dict[str, Any]] = []  # of the optimizer step; later iterations come back to them
+        self._num_evaluated = 0  # batches of this evaluation
 
-    @property
-    def needs_item_trie(self) -> bool:
-        """Always: the candidates come from constrained beam search."""
-        return True
+    def prepare_policy(self, model: nn.Module) -> None:
+        """Checks the policy and freezes what the algorithm does not train, before the reference is copied."""
+
+    def require_whole_model(self, why: str) -> None:
+        """Raises a `ValueError` where no process holds the whole model."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(f"{type(self).__name__}: {why} the whole model on each process; use DDP")
 
     def sampler_kwargs(self) -> dict[str, Any]:
         """The batches of an optimizer step come `num_iterations` times in a row."""
@@ -92,112 +71,109 @@ class LASARGRPOTrainer(RecTrainer):
 
     # Rollout
 
+    def roll_out(
+        self, model: nn.Module, batches: Sequence[dict[str, Any]], generator: torch.Generator
+    ) -> list[dict[str, Any]]:
+        """
+        What stays fixed while training on prompts; runs without gradient and dropout.
+
+        Args:
+            model (`nn.Module`): the wrapped model.
+            batches (`Sequence[dict]`): this process' micro-batches of an optimizer step, on the device; `labels` are
+                the targets' tokens [B, T].
+            generator (`torch.Generator`): of this rollout, on the CPU; the same on every process, and in a resumed
+                run.
+
+        Returns:
+            `list[dict]`: per batch, what [`score`] reads (`labels` among it), `advantages` [B, G], and `user_ids`.
+            `old_logps` [B, G, T] may be there; the base adds what is missing, and `ref_logps`.
+        """
+        raise NotImplementedError
+
+    def score(self, model: nn.Module, inputs: dict[str, Any], **kwargs) -> LatentRecOutput:
+        """The model's output for a rollout; `logps` [B, G, T] are those of the tokens that it is judged by."""
+        names = ("input_ids", "attention_mask", "labels")
+        return model(**{name: inputs[name] for name in names}, item_trie=self.loss_item_trie, **kwargs)
+
     def train(self, *args, **kwargs):
         """See [`~transformers.Trainer.train`]."""
-        self._rollouts.clear()
+        self._rollouts = []
         return super().train(*args, **kwargs)
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
-        """Rolls out in the first of `num_iterations` steps on a batch, then trains on the candidates."""
-        iteration = self.state.global_step % self.args.num_iterations
+    def get_batch_samples(self, *args, **kwargs):
+        """Collects the micro-batches of an optimizer step and rolls them out, or comes back to their rollout."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if not batches:
+            return batches, num_items
+        step, iteration = self.state.global_step, self.state.global_step % self.args.num_iterations
         if iteration == 0:
-            rollout = self.roll_out(inputs)
-        elif self._rollouts:
-            rollout = self._rollouts.popleft()
-        else:
+            self._rollouts = self._roll_out(self.model_wrapped, batches, stream="train", index=step)
+        elif not self._rollouts:
             raise ValueError(
-                f"LASARGRPOTrainer: step {self.state.global_step} is iteration {iteration} of "
-                f"{self.args.num_iterations} on candidates that were not saved; resume from a checkpoint whose step "
-                "is a multiple of num_iterations"
+                f"{type(self).__name__}: step {step} is iteration {iteration} of {self.args.num_iterations} on a "
+                "rollout that was not saved; resume from a checkpoint whose step is a multiple of num_iterations"
             )
-        if iteration < self.args.num_iterations - 1:
-            self._rollouts.append(rollout)
-        return super().training_step(model, rollout, num_items_in_batch)
+        rollouts = self._rollouts
+        if iteration == self.args.num_iterations - 1:
+            self._rollouts = []
+        return rollouts, num_items
+
+    def evaluation_loop(self, *args, **kwargs):
+        """As in [`RecTrainer`]; rollouts are the same each time, and training's random numbers go on as before."""
+        self._num_evaluated = 0
+        with torch.random.fork_rng(devices=[]):  # a data loader draws a seed from the CPU's generator
+            return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Rolls out and computes the loss; what tells more is in the logged rewards."""
-        return super().prediction_step(model, self.roll_out(inputs), True, ignore_keys)
+        (rollout,) = self._roll_out(model, [inputs], stream="eval", index=self._num_evaluated)
+        self._num_evaluated += 1
+        return super().prediction_step(model, rollout, True, ignore_keys)
 
     @torch.no_grad()
-    def roll_out(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """
-        Candidates of a batch's prompts with all that stays fixed while training on them.
-
-        Args:
-            inputs (`dict`): a batch; `labels` are the targets' tokens [B, T].
-
-        Returns:
-            `dict`: prompts, `labels` (candidates [B, G, T], best first, -100 = padding), `advantages` [B, G], and
-            where needed `old_logps` and `ref_logps` [B, G, T].
-        """
-        inputs = self._prepare_inputs(inputs)
-        prompt = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        policy = self.accelerator.unwrap_model(self.model)
-        with eval_mode(policy), self.accelerator.autocast():
-            candidates = self.generate_candidates(policy, prompt, inputs["labels"])
-            rollout = {**prompt, "labels": candidates, "advantages": self.advantages(candidates, inputs["labels"])}
-            if self.args.num_iterations > 1:
-                rollout["old_logps"] = self.candidate_logps(policy, rollout)
-            if self.ref_model is not None:
-                rollout["ref_logps"] = self.candidate_logps(self.ref_model, rollout)
-        return {**rollout, "user_ids": inputs.get("user_ids", ())}
-
-    def generate_candidates(
-        self, policy: nn.Module, prompt: dict[str, torch.Tensor], target: torch.Tensor
-    ) -> torch.Tensor:
-        """The answers [B, G, T] of constrained beam search, best first; -100 where the catalog has fewer than G."""
-        output = policy.generate(
-            **prompt,
-            item_trie=self.item_trie,
-            num_beams=self.args.num_generations,
-            num_return_sequences=self.args.num_generations,
-            normalize=self.args.normalize,
-        )
-        num_tokens = output.sequences.shape[-1]
-        if target.dim() != 2 or target.shape[-1] != num_tokens:
-            raise ValueError(
-                f"LASARGRPOTrainer: labels have the shape {tuple(target.shape)}, but the catalog's answers have "
-                f"{num_tokens} tokens; give one target of {num_tokens} tokens per prompt"
-            )
-        # Rows of a prompt follow each other, so a row's rank is its distance from the prompt's first row.
-        user_R = output.user_indices
-        rank_R = torch.arange(len(user_R), device=user_R.device) - torch.searchsorted(user_R, user_R)
-        candidates = target.new_full((len(target), self.args.num_generations, num_tokens), IGNORE_INDEX)
-        candidates[user_R, rank_R] = output.sequences
-        return candidates
-
-    def advantages(self, candidates: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Group advantages [B, G] of the weighted sum of rewards; records what the rewards say."""
-        exists = (candidates != IGNORE_INDEX).any(-1)
-        rewards_BGF = torch.stack([function(candidates, target).float() for function in self.reward_funcs], dim=-1)
-        rewards = (rewards_BGF * self.reward_weights).sum(-1)
-        group = group_advantage(rewards, exists, scale=self.args.scale_rewards == "group")
-        num_prompts, num_candidates = exists.shape[0], exists.sum()
-        for function, reward in zip(self.reward_funcs, rewards_BGF.unbind(-1), strict=True):
-            name = getattr(function, "__name__", type(function).__name__)
-            self.means.add(f"rewards/{name}/mean", (reward * exists).sum(), num_candidates)
-        self.means.add("reward", (rewards * exists).sum(), num_candidates)
-        self.means.add("reward_std", group.reward_std.sum(), num_prompts)
-        self.means.add("frac_reward_zero_std", group.has_zero_std.sum(), num_prompts)
-        self.means.add("hit_rate", is_target(candidates, target).any(-1).sum(), num_prompts)
-        variance = group.advantages.square().sum(-1) / (exists.sum(-1) - 1).clamp(min=1)  # their mean is 0
-        self.means.add("advantage_std", variance.sqrt().sum(), num_prompts)
-        return group.advantages
+    def _roll_out(
+        self, model: nn.Module, batches: Sequence[dict[str, Any]], stream: str, index: int
+    ) -> list[dict[str, Any]]:
+        batches = [self._prepare_inputs(batch) for batch in batches]
+        generator = seeded_generator(self.args.seed, stream, index)
+        with eval_mode(model), self.accelerator.autocast():
+            rollouts = self.roll_out(model, batches, generator)
+            for rollout in rollouts:
+                if self.args.num_iterations > 1 and "old_logps" not in rollout:
+                    rollout["old_logps"] = self.score(model, rollout).logps
+                if self.ref_model is not None:
+                    rollout["ref_logps"] = self.score(self.ref_model, rollout).logps
+        return rollouts
 
     # Loss
 
-    def candidate_logps(self, model: nn.Module, rollout: dict[str, Any]) -> torch.Tensor:
-        """Log-probabilities [B, G, T] of the candidates' tokens."""
-        names = ("input_ids", "attention_mask", "labels")
-        return model(**{name: rollout[name] for name in names}, item_trie=self.loss_item_trie).logps
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """As in [`RecTrainer`], without dropout where it is disabled."""
+        if self.args.disable_dropout:
+            model.eval()
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def compute_terms(self, model, inputs, num_items_in_batch):
-        """The clipped objective and `beta` times the KL divergence, as means over the prompts of the global batch."""
+        """The clipped objective and `beta` times the KL divergence."""
+        output = self.score(model, inputs)
+        return self.policy_terms(output.logps, inputs, num_items_in_batch), output
+
+    def policy_terms(
+        self, logps: torch.Tensor, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """
+        The clipped objective and `beta` times the KL divergence, as means over the prompts of the global batch.
+
+        Args:
+            logps (`torch.Tensor` [B, G, T]): log-probabilities under the policy, with gradient.
+            inputs (`dict`): the rollout. `labels` are [B, G, T], or [B, T] where all of a group share one answer.
+            num_items_in_batch (`torch.Tensor`): prompts of the global batch.
+
+        Returns:
+            `dict`: named terms.
+        """
         args = self.args
-        if args.disable_dropout:
-            model.eval()
-        logps = self.candidate_logps(model, inputs)
-        mask = inputs["labels"] != IGNORE_INDEX
+        mask = answer_mask(inputs["labels"], logps)
         policy = clipped_policy_loss(
             logps,
             inputs.get("old_logps", logps.detach()),
@@ -214,7 +190,25 @@ class LASARGRPOTrainer(RecTrainer):
             kl = group_mean(kl_k3(logps, inputs["ref_logps"]), mask).sum()
             self.means.add("kl", kl, num_prompts)
             terms["kl"] = args.beta * kl / num_items_in_batch
-        return terms, {"logps": logps}
+        return terms
+
+
+def answer_mask(labels: torch.Tensor, logps: torch.Tensor) -> torch.Tensor:
+    """True for the tokens [B, G, T] of log-probabilities that exist; labels [B, T] are those of the whole group."""
+    mask = labels != IGNORE_INDEX
+    return (mask if mask.dim() == 3 else mask[:, None]).expand(logps.shape)
+
+
+def copy_as_reference(model: nn.Module) -> nn.Module:
+    """A frozen copy in evaluation mode. Parameters that are frozen already are shared, not copied."""
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, memo=shared).eval().requires_grad_(False)
+
+
+def seeded_generator(seed: int, stream: str, index: int) -> torch.Generator:
+    """A generator on the CPU for each step (or batch) of a stream of random numbers."""
+    key = np.random.SeedSequence([seed, *stream.encode(), index]).generate_state(1)
+    return torch.Generator().manual_seed(int(key[0]))
 
 
 @contextmanager
@@ -228,4 +222,4 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-__all__ = ["LASARGRPOTrainer", "RewardFunc"]
+__all__ = ["RecGRPOTrainer", "answer_mask", "copy_as_reference", "eval_mode", "seeded_generator"]

@@ -1,17 +1,28 @@
-"""Rewards of candidate answers: pure functions of tensors, one per equation.
+"""Rewards of candidate answers and of thoughts: pure functions of tensors, one per equation.
 
-A reward function takes the candidates [B, G, T], best first and padded with -100, and the targets [B, T], and returns
-[B, G] in float32. A candidate of nothing but padding does not exist: its reward is 0 and is never used.
+A reward function of answers takes the candidates [B, G, T], best first and padded with -100, and the targets [B, T],
+and returns [B, G] in float32. A candidate of nothing but padding does not exist: its reward is 0 and is never used.
 
-Shapes: B prompts, G candidate answers of a prompt, T tokens of an answer.
+Shapes: B prompts, G candidate answers of a prompt, K thoughts of a prompt, T tokens of an answer.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
 
 IGNORE_INDEX = -100
+# A perplexity of exp(20) = 4.9e8: beyond any vocabulary, and the squares of a large batch still sum in float32.
+MAX_MEAN_NEGATIVE_LOGP = 20.0
+
+
+class PerplexityReward(NamedTuple):
+    """Rewards [B, K] and which of them were clamped [B, K]."""
+
+    rewards: torch.Tensor
+    clamped: torch.Tensor
 
 
 def is_target(candidate_sequences: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -64,4 +75,37 @@ def ndcg_reward(candidate_sequences: torch.Tensor, target: torch.Tensor) -> torc
     return torch.where(hit_BG.any(-1, keepdim=True) & ~hit_BG, -penalty_BG, 0.0)
 
 
-__all__ = ["IGNORE_INDEX", "is_target", "ndcg_reward", "rule_reward"]
+def perplexity_reward(logps: torch.Tensor, mask: torch.Tensor) -> PerplexityReward:
+    """
+    Minus the perplexity of the target after each thought, LatentR³ Eq. 6: `s^k = -exp(-mean_i log p(y_i | x, r^k))`.
+
+    The mean negative log-probability is clamped at `MAX_MEAN_NEGATIVE_LOGP`, in log space, so that no reward is
+    infinite and no single one outweighs a batch without bounds.
+
+    Args:
+        logps (`torch.Tensor` [B, K, T]): log-probabilities of the target's tokens after each thought.
+        mask (`torch.Tensor` [B, T] or [B, K, T]): True for the tokens that exist, at least one per target.
+
+    Returns:
+        `PerplexityReward`: float32, -1 for a certain target, at least `-exp(MAX_MEAN_NEGATIVE_LOGP)`.
+
+    Example:
+        >>> logps = torch.tensor([[0.5, 0.25], [0.5, 0.5]]).log()[:, None]  # two prompts, one thought each
+        >>> perplexity_reward(logps, torch.tensor([[True, True], [True, False]])).rewards
+        tensor([[-2.8284],
+                [-2.0000]])
+    """
+    mask = (mask if mask.dim() == 3 else mask[:, None]).expand(logps.shape)
+    mean_nll = -logps.float().masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1)
+    return PerplexityReward(-mean_nll.clamp(max=MAX_MEAN_NEGATIVE_LOGP).exp(), mean_nll > MAX_MEAN_NEGATIVE_LOGP)
+
+
+__all__ = [
+    "IGNORE_INDEX",
+    "MAX_MEAN_NEGATIVE_LOGP",
+    "PerplexityReward",
+    "is_target",
+    "ndcg_reward",
+    "perplexity_reward",
+    "rule_reward",
+]

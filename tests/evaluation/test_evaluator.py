@@ -2,25 +2,73 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from hf_latentrec import ItemCatalog, LatentReasonerConfig, LatentRecProcessor, Qwen2ForLatentReasoningRec
 from hf_latentrec.evaluation import RecEvaluator
+from hf_latentrec.models.latent_reasoning.tokenization import build_byte_tokenizer
 from tests.tiny import make_tiny_recommender
 
 
 @torch.no_grad()
-def slow_rank(model, processor, history, target, exclude_seen):
+def slow_rank(model, processor, history, target, exclude_seen=False, normalize="catalog", length_penalty=0.0):
     """1-based rank of the target among all items, scored one by one with a plain forward."""
     inputs = processor([history])
+    trie = processor.item_trie if normalize == "catalog" else None
     scores = {}
     for row, item_id in enumerate(processor.catalog.item_ids):
         if exclude_seen and item_id in history:
             continue
         answer = torch.from_numpy(processor.catalog.answer_tokens(row)).long()[None]
-        scores[item_id] = model(**inputs, labels=answer, item_trie=processor.item_trie).logps.sum().item()
+        total = model(**inputs, labels=answer, item_trie=trie).logps.sum().item()
+        scores[item_id] = total / answer.shape[1] ** length_penalty
     return sorted(scores, key=scores.get, reverse=True).index(target) + 1
+
+
+TITLES = ["Soap", "Soap bar", "Sun cream", "Shampoo for long hair", "Comb", "Brush & comb", "Oil", "Nail file", "Tea"]
+TITLE_EXAMPLES = Dataset.from_list(
+    [
+        {"user_id": f"u{user}", "history": [f"B{i}" for i in history], "target": f"B{target}"}
+        for user, (history, target) in enumerate([([0, 3], 2), ([4], 7), ([8, 1, 0], 5), ([6, 2], 3), ([5, 7], 1)])
+    ]
+)
+
+
+ONE_THOUGHT = LatentReasonerConfig(reasoner="latent_attention", num_thoughts=1)
+
+
+@pytest.fixture
+def title_processor():
+    tokenizer = build_byte_tokenizer()
+    items = [{"item_id": f"B{row}", "title": title} for row, title in enumerate(TITLES)]
+    catalog = ItemCatalog.from_items(items, tokenizer, item_tokenization="title")
+    return LatentRecProcessor(tokenizer, catalog, prompt_template="Liked: {history}\nNext: ")
+
+
+@pytest.fixture
+def plain_folder(tmp_path):
+    """A checkpoint as transformers saves it: a causal LM that knows nothing of recommendation."""
+
+    def save(**settings):
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=258,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+            **settings,
+        )
+        Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+        return tmp_path
+
+    return save
 
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
@@ -62,3 +110,87 @@ def test_no_examples_is_an_error():
     _, processor, splits = make_tiny_recommender()
     with pytest.raises(ValueError, match="no examples"):
         RecEvaluator(processor, splits["test"].select([]))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_plain_checkpoint_lacks_the_reasoner_alone(plain_folder, tied):
+    folder = plain_folder(tie_word_embeddings=tied)
+    _, info = Qwen2ForLatentReasoningRec.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    _, info = Qwen2ForLatentReasoningRec.from_pretrained(folder, reasoner_config=ONE_THOUGHT, output_loading_info=True)
+    projections = {f"reasoner.{name}_proj.{kind}" for name in "qkv" for kind in ("weight", "bias")}
+    assert set(info["missing_keys"]) == projections
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_zero_shot_prompting_needs_no_training(plain_folder, title_processor, length_penalty):
+    """`Base`, decoded as BIGRec and as D³ do."""
+    folder = plain_folder(eos_token_id=257)
+    model = Qwen2ForLatentReasoningRec.from_pretrained(folder).eval()
+    settings = {"normalize": "vocabulary", "length_penalty": length_penalty}
+    ranks = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, **settings).evaluate(model).ranks
+    expected = [slow_rank(model, title_processor, row["history"], row["target"], **settings) for row in TITLE_EXAMPLES]
+    assert ranks.tolist() == expected
+    other = {**settings, "length_penalty": 1.0 - length_penalty}
+    assert ranks.tolist() != RecEvaluator(title_processor, TITLE_EXAMPLES, 9, **other).evaluate(model).ranks.tolist()
+
+
+def test_thinking_can_be_turned_off(plain_folder, title_processor):
+    model = Qwen2ForLatentReasoningRec.from_pretrained(plain_folder(), reasoner_config=ONE_THOUGHT)
+    base = Qwen2ForLatentReasoningRec.from_pretrained(plain_folder())
+
+    def ranks(model, **settings):
+        return RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, **settings).evaluate(model).ranks.tolist()
+
+    assert ranks(model, num_thoughts=0) == ranks(base) != ranks(model)
+    assert ranks(model, num_thoughts=1) == ranks(model)
+    assert model.config.num_thoughts == 1
+
+
+@torch.no_grad()
+def text_embedding(model, tokens):
+    return model.model(torch.as_tensor(tokens, dtype=torch.long)[None]).last_hidden_state[0, -1]
+
+
+@torch.no_grad()
+def grounded_rank(model, processor, history, target):
+    """Rank of the target by distance to what plain greedy decoding answers."""
+    prompt, catalog, end = processor([history])["input_ids"], processor.catalog, processor.tokenizer.eos_token_id
+    answer = []
+    while len(answer) < processor.item_trie.max_depth:
+        ids = torch.cat([prompt[0], torch.tensor(answer, dtype=torch.long)])
+        token = int(model.lm_head(text_embedding(model, ids)).argmax())
+        if token == end:
+            break
+        answer.append(token)
+    query = text_embedding(model, answer or [end])
+    distances = [
+        (query - text_embedding(model, catalog.prompt_tokens(row))).norm().item() for row in range(len(catalog))
+    ]
+    return 1 + sorted(range(len(catalog)), key=distances.__getitem__).index(catalog.rows([target])[0])
+
+
+def test_grounding_equals_distances_one_by_one(plain_folder, title_processor, monkeypatch):
+    model = Qwen2ForLatentReasoningRec.from_pretrained(plain_folder()).eval()
+    evaluator = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, batch_size=2, decoder="grounding")
+    embed_items, calls = model.embed_items, []
+    monkeypatch.setattr(model, "embed_items", lambda *args: calls.append(args) or embed_items(*args))
+    ranks = evaluator.evaluate(model).ranks
+    assert len(calls) == 1
+    expected = [grounded_rank(model, title_processor, row["history"], row["target"]) for row in TITLE_EXAMPLES]
+    assert ranks.tolist() == expected
+    unseen = evaluator.evaluate(model, exclude_seen=True).ranks
+    assert (unseen <= ranks).all() and (unseen < ranks).any()
+    few = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=3, decoder="grounding").evaluate(model).ranks
+    assert few.tolist() == np.where(ranks <= 3, ranks, 0).tolist()
+
+
+def test_settings_that_a_decoder_does_not_have_are_named(title_processor):
+    for settings, message in [
+        ({"decoder": "beam"}, r"decoder is 'beam'; choose one of \('constrained', 'grounding'\)"),
+        ({"decoder": "grounding", "length_penalty": 1.0}, "length_penalty is 1.0, but grounding"),
+        ({"decoder": "grounding", "normalize": "vocabulary"}, "normalize is 'vocabulary', but grounding"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            RecEvaluator(title_processor, TITLE_EXAMPLES, **settings)

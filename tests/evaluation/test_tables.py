@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from hf_latentrec.evaluation import format_metric_table, ranking_metrics
+from hf_latentrec.evaluation import format_metric_table, format_seed_table, ranking_metrics
 
 
 ROWS = {
@@ -37,3 +39,31 @@ def test_a_row_without_a_column_is_named():
 def test_no_rows():
     with pytest.raises(ValueError, match="no rows"):
         format_metric_table({})
+
+
+SEEDS = {
+    "SFT": [{"HR@10": 0.1, "NDCG@10": 0.05}, {"HR@10": 0.4, "NDCG@10": 0.07}],
+    "one": [{"HR@10": 1, "NDCG@10": 0}],
+}
+
+
+def test_seeds_are_shown_by_mean_and_sample_deviation():
+    lines = format_seed_table(SEEDS, markdown=True).splitlines()
+    spread = math.sqrt(((0.1 - 0.25) ** 2 + (0.4 - 0.25) ** 2) / (2 - 1))
+    assert lines == [
+        "| method |           HR@10 |         NDCG@10 |",
+        "|--------|----------------:|----------------:|",
+        f"| SFT    | 0.2500 ± {spread:.4f} | 0.0600 ± 0.0141 |",
+        "| one    |          1.0000 |          0.0000 |",
+    ]
+    plain = format_seed_table(SEEDS, columns=["NDCG@10"], row_header="run").splitlines()
+    assert plain == ["run          NDCG@10", "-" * 20, "SFT  0.0600 ± 0.0141", "one           0.0000"]
+
+
+def test_seeds_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="format_seed_table: row 'SFT' has no seeds"):
+        format_seed_table({**SEEDS, "SFT": []})
+    with pytest.raises(ValueError, match=r"format_seed_table: row 'SFT' lacks \['HR@10'\]"):
+        format_seed_table({"SFT": [*SEEDS["SFT"], {"NDCG@10": 0.1}]})
+    with pytest.raises(ValueError, match="format_seed_table: no rows"):
+        format_seed_table({})

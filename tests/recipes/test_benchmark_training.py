@@ -16,6 +16,7 @@ from hf_latentrec.data import PackedHistoryCollator, pack_examples, split_leave_
 # The benchmarks import their neighbours, as scripts do that are run by their path.
 sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 
+import benchmark_lr_grpo  # noqa: E402
 import benchmark_training as recipe  # noqa: E402
 
 
@@ -27,6 +28,7 @@ TINY_SIZES = {"vocab_size": 1400, "hidden_size": 16, "intermediate_size": 32, "n
 def toy_sizes(monkeypatch):
     monkeypatch.setattr(recipe, "SIZES", {**recipe.SIZES, **TINY_SIZES})
     monkeypatch.setattr(recipe, "make_beauty_like", partial(recipe.make_beauty_like, num_users=30))
+    monkeypatch.setattr(benchmark_lr_grpo, "SIZES", {**benchmark_lr_grpo.SIZES, **TINY_SIZES})
 
 
 def test_every_setting_is_checked_timed_and_printed(capsys):
@@ -34,7 +36,8 @@ def test_every_setting_is_checked_timed_and_printed(capsys):
     printed = capsys.readouterr().out.splitlines()
     results = json.loads(printed[-1])
     names = [f"pack_speedup{mode}{s.suffix}" for s in recipe.SETTINGS.values() for mode in ("", "_thinking")]
-    assert list(results) == names and all(value > 0 for value in results.values())
+    names += [f"lr_grpo_{what}{logits}" for what in ("speedup", "memory_ratio") for logits in ("", "_answer_logits")]
+    assert sorted(results) == sorted(names) and all(value > 0 for value in results.values())
     assert sum(line.startswith(("| stride", "| whole", "| vocabulary")) for line in printed) == 8
 
 
@@ -48,6 +51,15 @@ def test_a_wrong_loss_ends_the_benchmark(monkeypatch):
     monkeypatch.setattr(recipe, "PackedHistoryCollator", Shifted)
     with pytest.raises(SystemExit, match="packed, the loss differs by"):
         recipe.main([*TINY, "--settings", "stride10"])
+
+
+def test_a_wrong_lr_grpo_step_ends_the_benchmark(monkeypatch):
+    def with_less_noise(model, step):
+        return model(step.input_ids, labels=step.labels, thought_noise=step.thought_noise * 0.9).logps
+
+    monkeypatch.setitem(benchmark_lr_grpo.WAYS, "repeated", with_less_noise)
+    with pytest.raises(SystemExit, match="LR-GRPO: the .* of 'repeated'.* differs by"):
+        recipe.main(["--settings", "lr_grpo", "--prompts=2", "--lr_grpo_repeats=1"])
 
 
 def test_batches_hold_the_epoch_once_in_about_equal_parts():

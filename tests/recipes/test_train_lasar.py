@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from transformers import AutoModel, AutoProcessor
 from trl import TrlParser
 
 from hf_latentrec.evaluation import load_ranks, ranking_metrics
-from recipes import train_lasar as recipe
+
+
+# The recipes import their neighbours, as scripts do that are run by their path.
+sys.path.append(str(Path(__file__).parents[2] / "recipes"))
+
+import train_lasar as recipe  # noqa: E402
 
 
 SMALL = [

@@ -1,6 +1,7 @@
 """One step of plain SGD with learning rate 1 on a global batch of 8, so that the weights move by the gradient.
 
-Run as `distributed_job.py sft|grpo OUT` on any number of processes; the main one writes the change of every weight.
+Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group OUT` on any number of processes; the
+main one writes the change of every weight.
 """
 
 from __future__ import annotations
@@ -15,12 +16,20 @@ from safetensors.torch import save_file
 
 from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
 from hf_latentrec.evaluation import RecEvaluator
-from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, LatentSFTConfig, LatentSFTTrainer
+from hf_latentrec.trainer import (
+    LASARGRPOConfig,
+    LASARGRPOTrainer,
+    LatentSFTConfig,
+    LatentSFTTrainer,
+    LRGRPOConfig,
+    LRGRPOTrainer,
+)
 from tests.tiny import make_tiny_recommender
 
 
 def main(algorithm: str, out: Path) -> None:
-    model, processor, splits = make_tiny_recommender(num_thoughts=2, initializer_range=0.2)
+    reasoner = {"reasoner": "latent_attention" if algorithm.startswith("lr_grpo") else "feedback"}
+    model, processor, splits = make_tiny_recommender(num_thoughts=2, reasoner_config=reasoner, initializer_range=0.2)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     settings = {
         "output_dir": str(out / "run"), "max_steps": 1,
@@ -32,6 +41,16 @@ def main(algorithm: str, out: Path) -> None:
         # Histories hold different numbers of targets, so the processes hold different numbers of tokens.
         dataset, collator = pack_examples(splits["train"]), PackedHistoryCollator(processor)
         trainer_class, config = LatentSFTTrainer, LatentSFTConfig(**settings)
+    elif algorithm.startswith("lr_grpo"):
+        dataset, collator = splits["train"], NextItemCollator(processor)
+        settings["noise_std"] = 0.5
+        if algorithm == "lr_grpo_batch":  # 7 prompts: 4 and 3 on two processes, and none that comes twice
+            dataset, settings["accelerator_config"] = dataset.select(range(7)), {"even_batches": False}
+            settings["gradient_accumulation_steps"] = 2
+            settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
+        else:
+            settings |= {"advantage": "group", "beta": 0.1, "train_only_reasoner": False}
+        trainer_class, config = LRGRPOTrainer, LRGRPOConfig(**settings)
     else:
         dataset, collator = splits["train"], NextItemCollator(processor)
         # Half of the catalog as candidates, so that targets are among them and rewards differ.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trl import GRPOConfig, TrlParser
 
-from hf_latentrec.trainer import LASARGRPOConfig, LatentSFTConfig, RecConfig
+from hf_latentrec.trainer import LASARGRPOConfig, LatentSFTConfig, LRGRPOConfig, RecConfig, RecGRPOConfig
 
 
 # The second is its name before transformers 5.23.
@@ -14,7 +14,7 @@ CHECKPOINTING = next(
 )
 
 
-@pytest.mark.parametrize("config_class", [RecConfig, LatentSFTConfig, LASARGRPOConfig])
+@pytest.mark.parametrize("config_class", [RecConfig, LatentSFTConfig, LASARGRPOConfig, LRGRPOConfig])
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -31,6 +31,7 @@ def test_refused_by_all(tmp_path, config_class, setting, message):
         config_class(tmp_path, use_cpu=True, **setting)
 
 
+@pytest.mark.parametrize("config_class", [RecGRPOConfig, LASARGRPOConfig, LRGRPOConfig])
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -39,15 +40,36 @@ def test_refused_by_all(tmp_path, config_class, setting, message):
         ({"epsilon": 0.0}, "epsilon is 0.0"),
         ({"epsilon": 1.0}, "epsilon is 1.0"),
         ({"epsilon_high": 0.0}, "epsilon_high is 0.0"),
-        ({"scale_rewards": "batch"}, "scale_rewards is 'batch'"),
         ({"num_iterations": 0}, "num_iterations is 0"),
         ({"num_iterations": 2, "save_steps": 5}, "save_steps is 5 and num_iterations 2"),
         ({"num_iterations": 2, "save_steps": 0.5}, "save_steps is 0.5 and num_iterations 2"),
     ],
 )
-def test_refused_by_grpo(tmp_path, setting, message):
-    with pytest.raises(ValueError, match=message):
-        LASARGRPOConfig(tmp_path, use_cpu=True, **setting)
+def test_refused_by_all_grpo(tmp_path, config_class, setting, message):
+    with pytest.raises(ValueError, match=f"{config_class.__name__}: {message}"):
+        config_class(tmp_path, use_cpu=True, **setting)
+
+
+def test_refused_by_lasar(tmp_path):
+    with pytest.raises(ValueError, match="LASARGRPOConfig: scale_rewards is 'batch'"):
+        LASARGRPOConfig(tmp_path, use_cpu=True, scale_rewards="batch")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"noise_std": 0.0}, "noise_std is 0.0; pass a positive number"),
+        ({"noise_std": -1.5}, "noise_std is -1.5"),
+        ({"noise_std": float("nan")}, "noise_std is nan"),
+        ({"noise_std": float("inf")}, "noise_std is inf"),
+        ({"noise_scale": "thought"}, "noise_scale is 'thought'; choose one of"),
+        ({"reward": "ndcg"}, "reward is 'ndcg'; choose one of"),
+        ({"advantage": "global"}, "advantage is 'global'; choose one of"),
+    ],
+)
+def test_refused_by_lr_grpo(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=f"LRGRPOConfig: {message}"):
+        LRGRPOConfig(tmp_path, use_cpu=True, **setting)
 
 
 def test_grpo_takes_the_names_of_trl():
@@ -63,18 +85,43 @@ def test_grpo_defaults_are_those_of_table_7(tmp_path):
     assert config.normalize == "catalog" and LatentSFTConfig(tmp_path, use_cpu=True).normalize == "vocabulary"
 
 
-@pytest.mark.parametrize("config_class", [LatentSFTConfig, LASARGRPOConfig])
+def test_lr_grpo_defaults_are_those_of_the_paper(tmp_path):
+    config = LRGRPOConfig(tmp_path, use_cpu=True)
+    assert (config.num_generations, config.beta, config.epsilon, config.epsilon_high) == (8, 0.0, 0.2, 0.28)
+    assert (config.noise_std, config.noise_scale, config.reward, config.advantage) == (
+        1.5,
+        "absolute",
+        "perplexity",
+        "batch",
+    )
+    assert (config.num_iterations, config.num_train_epochs, config.learning_rate) == (1, 1, 1e-4)
+    assert config.train_only_reasoner and config.normalize == "vocabulary"
+
+
+@pytest.mark.parametrize("config_class", [LatentSFTConfig, LASARGRPOConfig, LRGRPOConfig])
 def test_command_line(tmp_path, config_class):
     argv = ["--output_dir", str(tmp_path), "--use_cpu", "--normalize", "catalog", "--max_steps", "3"]
     if config_class is LASARGRPOConfig:
         argv += ["--reward_weights", "1.0", "0.5", "--disable_dropout", "False"]
+    if config_class is LRGRPOConfig:
+        argv += ["--noise_scale", "relative", "--train_only_reasoner", "False", "--num_train_epochs", "2"]
     (config,) = TrlParser((config_class,)).parse_args_and_config(argv)
     assert (config.normalize, config.max_steps, config.label_names) == ("catalog", 3, ["labels"])
     if config_class is LASARGRPOConfig:
         assert config.reward_weights == [1.0, 0.5] and config.disable_dropout is False
+    if config_class is LRGRPOConfig:
+        assert (config.noise_scale, config.train_only_reasoner, config.num_train_epochs) == ("relative", False, 2)
 
 
-def test_help_renders(capsys):
+@pytest.mark.parametrize("config_class", [LASARGRPOConfig, LRGRPOConfig])
+def test_help_renders(capsys, config_class):
     with pytest.raises(SystemExit):
-        TrlParser((LASARGRPOConfig,)).parse_args_and_config(["--help"])
+        TrlParser((config_class,)).parse_args_and_config(["--help"])
     assert "--num_generations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config_class", [RecGRPOConfig, LASARGRPOConfig, LRGRPOConfig])
+def test_every_setting_says_what_it_is(config_class):
+    inherited = set(RecConfig.__mro__[1].__dataclass_fields__)
+    fields = config_class.__dataclass_fields__
+    assert [name for name in fields if name not in inherited and not fields[name].metadata.get("help")] == []

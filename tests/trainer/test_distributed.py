@@ -29,7 +29,7 @@ def run_job(algorithm: str, num_processes: int, out: Path) -> tuple[dict, dict]:
     return load_file(out / "moved.safetensors"), logs
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+@pytest.mark.parametrize("algorithm", ["sft", "grpo", "lr_grpo_batch", "lr_grpo_group"])
 def test_two_processes_equal_one(tmp_path, algorithm):
     alone, alone_logs = run_job(algorithm, 1, tmp_path / "one")
     together, together_logs = run_job(algorithm, 2, tmp_path / "two")

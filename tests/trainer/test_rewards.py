@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hf_latentrec.trainer.rewards import ndcg_reward, rule_reward
+from hf_latentrec.trainer.rewards import MAX_MEAN_NEGATIVE_LOGP, ndcg_reward, perplexity_reward, rule_reward
 
 
 # Four prompts: target at rank 2, target first, target absent, and a group of two candidates.
@@ -45,3 +45,38 @@ def test_ndcg_reward_by_hand():
     expected = [-1 / 2.5616, -0.6309 / 2.5616, 0, -0.4307 / 2.5616]
     assert ndcg_reward(CANDIDATES, TARGET)[0].tolist() == pytest.approx(expected, abs=1e-4)
     assert ndcg_reward(CANDIDATES, TARGET)[2].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("own_answers", [False, True])
+def test_perplexity_reward_equals_the_loop(own_answers):
+    B, K, T = 3, 4, 5
+    logps = torch.randn(B, K, T).abs().neg()
+    lengths = torch.randint(1, T + 1, (B, K) if own_answers else (B,))
+    mask = torch.arange(T) < lengths[..., None]
+    result = perplexity_reward(logps, mask)
+    for b in range(B):
+        for k in range(K):
+            length = int(lengths[b, k] if own_answers else lengths[b])
+            perplexity = math.prod(1 / math.exp(logps[b, k, t]) for t in range(length)) ** (1 / length)
+            assert result.rewards[b, k].item() == pytest.approx(-perplexity, rel=1e-5)
+    assert not result.clamped.any()
+
+
+def test_perplexity_reward_by_hand():
+    # A token of probability 1/8 and one of 1/2: the geometric mean of 8 and 2 is 4. What is padding does not matter.
+    logps = torch.tensor([[[1 / 8, 1 / 2, 1 / 5], [1.0, 1.0, 1 / 5]]]).log()
+    result = perplexity_reward(logps, torch.tensor([[True, True, False]]))
+    assert result.rewards[0].tolist() == pytest.approx([-4.0, -1.0])
+    assert result.rewards.dtype == torch.float32
+
+
+def test_perplexity_that_overflows_is_clamped_and_counted():
+    """exp(200) is beyond float32; the limit itself is not clamped, and infinity is."""
+    nll = torch.tensor([[200.0, MAX_MEAN_NEGATIVE_LOGP, MAX_MEAN_NEGATIVE_LOGP + 1e-3, math.inf, 1.0]])
+    padding = torch.tensor([[math.nan]])  # what stands in padding never counts
+    logps = torch.stack([-nll, padding.expand_as(nll)], dim=-1)
+    rewards, clamped = perplexity_reward(logps, torch.tensor([[True, False]]))
+    worst = -math.exp(MAX_MEAN_NEGATIVE_LOGP)
+    assert rewards[0].tolist() == pytest.approx([worst, worst, worst, worst, -math.e])
+    assert clamped.tolist() == [[True, False, True, True, False]]
+    assert math.isfinite(rewards.square().sum().item() * 2**15)  # as many in one batch would still sum

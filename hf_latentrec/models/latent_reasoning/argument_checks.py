@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from .answer_scores import NORMALIZATIONS
 from .item_trie import ItemTrie
-from .modeling_outputs import LatentRecGenerateOutput
 from .sub_catalog import SubCatalog
 
 
@@ -44,12 +44,7 @@ def check_noise(
     num_thoughts: int,
 ) -> None:
     """Whether samples of a thought fit the prompts and answers given to `forward`."""
-    if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
-        raise ValueError(
-            f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
-        )
-    if num_thoughts == 0:
-        raise ValueError("thought_noise is given to a model with num_thoughts 0; there is no thought to perturb")
+    check_thought_samples(thought_noise, input_ids, num_thoughts)
     if branch_starts is not None:
         raise ValueError("thought_noise and branch_starts exclude each other; pass one target per prompt")
     if labels is None:
@@ -59,6 +54,16 @@ def check_noise(
             f"labels have shape {tuple(labels.shape)} and thought_noise {tuple(thought_noise.shape)}; pass one answer "
             "per sample [B, K, T], or one for all [B, T]"
         )
+
+
+def check_thought_samples(thought_noise: torch.Tensor, input_ids: torch.Tensor, num_thoughts: int) -> None:
+    """Whether samples of a thought fit the prompts, and there is a thought."""
+    if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
+        raise ValueError(
+            f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
+        )
+    if num_thoughts == 0:
+        raise ValueError("thought_noise is given to a model with num_thoughts 0; there is no thought to perturb")
 
 
 def check_generation(
@@ -128,9 +133,29 @@ def check_not_empty(sub_catalog: SubCatalog) -> None:
         )
 
 
-def check_scores(output: LatentRecGenerateOutput) -> None:
-    """Whether the model gave numbers."""
-    if broken := output.user_indices[output.sequences_scores.isnan()].unique().tolist():
+def check_grounding(**settings: Any) -> None:
+    """Grounding ranks by distance: what steers a search under the trie must stay what it is by default."""
+    defaults = {"normalize": "catalog", "length_penalty": 0.0, "early_stopping": False, "compile": False}
+    for name, value in settings.items():
+        if value != defaults[name]:
+            raise ValueError(
+                f"{name} is {value!r}, but grounding answers freely and ranks by distance, so it has no meaning "
+                "there; leave it out, or decode under the catalog (without item_embeddings)"
+            )
+
+
+def check_item_embeddings(item_embeddings: torch.Tensor, trie: ItemTrie, hidden_size: int) -> None:
+    """Whether there is one embedding per leaf."""
+    if tuple(item_embeddings.shape) != (trie.num_leaves, hidden_size):
+        raise ValueError(
+            f"item_embeddings have shape {tuple(item_embeddings.shape)}, but the trie has {trie.num_leaves} distinct "
+            f"answers and the model a hidden size of {hidden_size}; pass model.embed_items(item_trie)"
+        )
+
+
+def check_scores(scores: torch.Tensor, prompts: torch.Tensor) -> None:
+    """Whether the model gave numbers; `prompts` names the prompt of each score."""
+    if broken := prompts[scores.isnan()].unique().tolist():
         raise ValueError(
             f"the scores of prompt(s) {broken[:5]} are NaN; the weights hold NaN or infinite values, or overflow in "
             "the model's dtype (try bfloat16 or float32)"
@@ -142,4 +167,14 @@ def _rows_where(mask_B: torch.Tensor) -> list[int]:
     return mask_B.nonzero()[:, 0].tolist()
 
 
-__all__ = ["check_answers", "check_generation", "check_not_empty", "check_prompts", "check_scores"]
+__all__ = [
+    "check_answers",
+    "check_generation",
+    "check_grounding",
+    "check_item_embeddings",
+    "check_noise",
+    "check_not_empty",
+    "check_prompts",
+    "check_scores",
+    "check_thought_samples",
+]

@@ -68,7 +68,7 @@ def beam_search(
     B, device = len(state.hidden_BKD), state.hidden_BKD.device
     decoder = BranchDecoder(model, state, compile)
     used = decoder.num_prompt_slots
-    visible_BKS = decoder.prompt_visible_BS[:, None]
+    visible_BKS = decoder.prompt_visible_BKS
     hidden_BKD = state.hidden_BKD
     scores_BK = torch.zeros(B, 1, device=device)
     nodes_BK = torch.zeros(B, 1, dtype=torch.long, device=device)

@@ -1,6 +1,7 @@
 """Growing the branches of an encoded prompt while decoding.
 
-Shapes: B prompts, Q new tokens of a prompt (of all its branches), S slots, D hidden.
+Shapes: B prompts, K branches that a prompt starts with, Q new tokens of a prompt (of all its branches), S slots,
+D hidden.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class BranchDecoder:
 
     Args:
         model: the recommender.
-        state (`ThoughtState`): one branch per prompt, ready to answer, encoded into a [`BranchCache`].
+        state (`ThoughtState`): ready to answer, encoded into a [`BranchCache`]. Where a prompt has several branches
+            already, they are of one length.
         compile (`bool`): run the backbone through `torch.compile`. Shapes are then the same in every step, so all
             slots are read even where they are empty still.
     """
@@ -35,9 +37,9 @@ class BranchDecoder:
         self.model, self.compile = model, compile
         self.cache: BranchCache = state.past_key_values
         self.num_prompt_slots = state.visible_BKS.shape[-1]
-        self.prompt_length_B1 = state.visible_BKS.sum(-1)
-        self.prompt_visible_BS = nn.functional.pad(
-            state.visible_BKS[:, 0], (0, self.cache.num_slots - self.num_prompt_slots)
+        self.prompt_length_B1 = state.visible_BKS[:, :1].sum(-1)
+        self.prompt_visible_BKS = nn.functional.pad(
+            state.visible_BKS, (0, self.cache.num_slots - self.num_prompt_slots)
         )
 
     def feed(

@@ -1,16 +1,27 @@
 """Recommendation: from prompts to the best answers of the catalog.
 
-Shapes: B prompts, K beams, L prompt, T answer, N thoughts, D hidden, I items, H seen items, R returned answers.
+Shapes: B prompts, K beams or branches, L prompt, T answer, N thoughts, D hidden, I items, J leaves of the trie, H seen
+items, R returned answers.
 """
 
 from __future__ import annotations
 
 import torch
 
-from .argument_checks import check_generation, check_not_empty, check_prompts, check_scores
+from .argument_checks import (
+    check_generation,
+    check_grounding,
+    check_item_embeddings,
+    check_not_empty,
+    check_prompts,
+    check_scores,
+    check_thought_samples,
+)
 from .batch_splitting import merge_outputs, run_in_parts
 from .beam_search import Beams, beam_search
 from .branch_cache import BranchCache
+from .greedy_search import greedy_search
+from .grounding import embed_items, ground
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecGenerateOutput
 from .sub_catalog import SubCatalog
@@ -18,7 +29,7 @@ from .title_search import title_search
 
 
 class LatentGenerationMixin:
-    """`generate` of the recommenders; made of `encode`, `think` and a beam search over branches."""
+    """`generate` of the recommenders; made of `encode`, `think` and a search over branches."""
 
     @torch.no_grad()
     def generate(
@@ -37,6 +48,7 @@ class LatentGenerationMixin:
         early_stopping: bool | str = False,
         num_thoughts: int | None = None,
         compile: bool = False,
+        item_embeddings: torch.Tensor | None = None,
     ) -> LatentRecGenerateOutput:
         """
         Recommends by beam search under the catalog's trie. Nothing is sampled, and no setting is inherited from a
@@ -45,11 +57,15 @@ class LatentGenerationMixin:
         `allowed_items` and `seen_items` filter the ranking and change no score: an item that is left has the score
         that it has in the whole catalog.
 
+        BIGRec's decoding is `length_penalty=1.0` with `normalize="vocabulary"`; D³'s, without its ensemble, the same
+        with 0.0. With `item_embeddings` the model answers freely and the items nearest to its answer are returned
+        (BIGRec's grounding, see [`ground`]); settings of the search are refused then.
+
         Args:
             input_ids (`torch.LongTensor` [B, L]): prompts (left-padded by the processor).
             attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
             item_trie (`ItemTrie`): the catalog, `processor.item_trie`.
-            num_beams (`int`, *optional*, defaults to 10): beams per prompt.
+            num_beams (`int`, *optional*, defaults to 10): beams per prompt; when grounding, items.
             num_return_sequences (`int`, *optional*): answers per prompt; `num_beams` by default.
             normalize (`str`, *optional*, defaults to `"catalog"`): softmax over the trie's children (`"catalog"`), or
                 over the vocabulary as in transformers' beam search (`"vocabulary"`).
@@ -67,6 +83,7 @@ class LatentGenerationMixin:
                 whose shapes are fixed, through `torch.compile`. The first call with new sizes takes a minute or so.
                 Meant for GPUs, where launching many small operations can take longer than running them; on a CPU it
                 measured no gain.
+            item_embeddings (`torch.Tensor` [J, D], *optional*): ground answers in these, from [`embed_items`].
 
         Returns:
             `LatentRecGenerateOutput`
@@ -92,6 +109,12 @@ class LatentGenerationMixin:
             compile,
         )
         check_prompts(input_ids, attention_mask)
+        if item_embeddings is not None:
+            check_grounding(
+                normalize=normalize, length_penalty=length_penalty, early_stopping=early_stopping, compile=compile
+            )
+            check_item_embeddings(item_embeddings, item_trie, self.config.hidden_size)
+            item_embeddings = item_embeddings.to(input_ids.device)
         sub_catalog = None
         if allowed_items is not None or seen_items is not None:
             sub_catalog = SubCatalog(item_trie, len(input_ids), allowed_items, seen_items)
@@ -101,22 +124,86 @@ class LatentGenerationMixin:
         def search(rows: slice) -> LatentRecGenerateOutput:
             """Prompts in, answers out, for some rows of the batch."""
             mask = None if attention_mask is None else attention_mask[rows]
-            num_slots = input_ids.shape[1] + num_thoughts + 2 + _num_branch_slots(item_trie, num_beams)
+            num_slots = input_ids.shape[1] + num_thoughts + 2
+            num_slots += (
+                item_trie.max_depth if item_embeddings is not None else _num_branch_slots(item_trie, num_beams)
+            )
             cache = BranchCache(self.config.num_hidden_layers, num_slots)
             state = self.encode(input_ids[rows], mask, open_thoughts=num_thoughts > 0, cache=cache)
             state = self.think(state, num_thoughts)
-            settings = (item_trie, num_beams, normalize, sub_catalog and sub_catalog.select(rows))
-            if item_trie.has_uniform_depth:
-                beams = beam_search(self, state, *settings, compile=compile)
+            part = sub_catalog and sub_catalog.select(rows)
+            if item_embeddings is not None:
+                beams = ground(self, state, item_trie, item_embeddings, num_beams, part)
+            elif item_trie.has_uniform_depth:
+                beams = beam_search(self, state, item_trie, num_beams, normalize, part, compile=compile)
                 beams.scores_BK = beams.scores_BK / item_trie.max_depth**length_penalty
             else:
-                beams = title_search(self, state, *settings, length_penalty, early_stopping)
+                beams = title_search(
+                    self, state, item_trie, num_beams, normalize, part, length_penalty, early_stopping
+                )
             return _collect(beams, item_trie, num_return_sequences, state.thoughts_BKND[:, 0])
 
         output = merge_outputs(run_in_parts(search, len(input_ids)))
         output.sub_catalog = sub_catalog
-        check_scores(output)
+        check_scores(output.sequences_scores, output.user_indices)
         return output
+
+    @torch.no_grad()
+    def embed_items(self, item_trie: ItemTrie, batch_size: int = 64, *, show_progress: bool = False) -> torch.Tensor:
+        """
+        Embeddings of the catalog's texts, for `generate(item_embeddings=...)`. They change when the model does.
+
+        Args:
+            item_trie (`ItemTrie`): the catalog, `processor.item_trie`.
+            batch_size (`int`, *optional*, defaults to 64): texts per pass; texts of similar length share one.
+            show_progress (`bool`, *optional*, defaults to `False`): show a progress bar.
+
+        Returns:
+            `torch.FloatTensor` [J, D]: last-layer hidden state at the last token of each distinct answer, read alone
+            and without its terminal; in the order of [`leaf_nodes`].
+
+        Raises:
+            ValueError: answers of different lengths that do not end in one token.
+        """
+        return embed_items(self, item_trie.to(self.device), batch_size, show_progress)
+
+    @torch.no_grad()
+    def greedy_answers(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        item_trie: ItemTrie,
+        thought_noise: torch.Tensor,
+        relative_noise: bool = False,
+    ) -> torch.Tensor:
+        """
+        The greedy answer of the catalog after each of K perturbed thoughts.
+
+        Args:
+            input_ids (`torch.LongTensor` [B, L]): prompts (left-padded by the processor).
+            attention_mask (`torch.Tensor` [B, L], *optional*): 1 for real tokens.
+            item_trie (`ItemTrie`): the catalog, `processor.item_trie`.
+            thought_noise (`torch.Tensor` [B, K, D]): what is added to the last thought; see [`think`].
+            relative_noise (`bool`, *optional*, defaults to `False`): see [`think`].
+
+        Returns:
+            `torch.LongTensor` [B, K, T]: answer tokens with their terminal, padded with -100 to the longest.
+
+        Raises:
+            ValueError: for a prompt without a token, a model that does not think, or one whose scores are NaN.
+        """
+        num_thoughts = self.config.num_thoughts
+        check_prompts(input_ids, attention_mask)
+        check_thought_samples(thought_noise, input_ids, num_thoughts)
+        item_trie = item_trie.to(input_ids.device)
+        B, K, _ = thought_noise.shape
+        num_slots = input_ids.shape[1] + num_thoughts + 2 * K + _num_branch_slots(item_trie, K)
+        cache = BranchCache(self.config.num_hidden_layers, num_slots)
+        state = self.encode(input_ids, attention_mask, open_thoughts=True, cache=cache)
+        state = self.think(state, num_thoughts, thought_noise=thought_noise, relative_noise=relative_noise)
+        leaves_BK = greedy_search(self, state, item_trie)
+        return item_trie.sequences(leaves_BK.flatten()).view(B, K, -1)
 
 
 def _num_branch_slots(trie: ItemTrie, num_beams: int) -> int:

@@ -103,8 +103,11 @@ class LatentRecProcessor(ProcessorMixin):
 
     @property
     def packable(self) -> bool:
-        """True if nothing follows the history, so that a prefix of a prompt is the prompt of a shorter history."""
-        return self._prompts.suffix_size == 0
+        """
+        True if nothing follows the history, or the item separator alone, so that a prefix of a prompt is the prompt of
+        a shorter history.
+        """
+        return self._prompts.continuable
 
     @property
     def answers_follow_history(self) -> bool:
@@ -158,11 +161,12 @@ class LatentRecProcessor(ProcessorMixin):
 
         Returns:
             `tuple` of two `np.ndarray`, int64: the token ids `[L]`, and `[H]` the index one past the last token of
-            each item, which is where an answer to the history up to it would start (see [`packable`]).
+            each item (past the separator behind it, where the template ends with that), which is where an answer
+            to the history up to it would start (see [`packable`]).
         """
         rows = np.asarray(rows)
         ids, sizes = self._prompts.encode(rows, np.array([len(rows)]))
-        return ids, sizes.cumsum()[1:-1]
+        return ids, sizes.cumsum()[1:-1] + (self._prompts.suffix_size if self.packable else 0)
 
     def answer_ids(self, rows: np.ndarray) -> list[np.ndarray]:
         """Token sequences of items as answers, with their terminal: one int32 array per catalog row."""

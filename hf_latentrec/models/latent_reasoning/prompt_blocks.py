@@ -23,7 +23,8 @@ class PromptBlocks:
     Args:
         catalog (`ItemCatalog`): The items.
         tokenizer (`PreTrainedTokenizerFast`): Tokenizes the three texts; special tokens in them are honoured.
-        before, separator, after (`str`): Texts around and between the items.
+        before, separator, after (`str`): Texts around and between the items. Where nothing follows the last item, or a
+            separator, a prompt can be `continuable`: it is then the beginning of the prompts of longer histories.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class PromptBlocks:
         if _adds_bos(tokenizer):
             prefix = np.insert(prefix, 0, tokenizer.bos_token_id)
         self.separator_size, self.suffix_size = len(between), len(suffix)
+        self.continuable = len(suffix) == 0 or np.array_equal(suffix, between)
         self._prefix, self._suffix = len(catalog), len(catalog) + 1
 
         has_terminal = catalog.terminal_token_id is not None

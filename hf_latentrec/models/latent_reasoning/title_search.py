@@ -100,11 +100,11 @@ def title_search(
         nodes_BK=torch.zeros(B, 1, dtype=torch.long, device=device),
         hidden_BKD=state.hidden_BKD,
         num_read_BK=torch.zeros(B, 1, dtype=torch.long, device=device),
-        visible_BKS=decoder.prompt_visible_BS[:, None],
+        visible_BKS=decoder.prompt_visible_BKS,
     )
     finished = FinishedBeams(B, num_beams, trie.max_depth, length_penalty, early_stopping, device)
     for depth in range(trie.max_depth):
-        running = _read_up_to_choice(decoder, running, trie, depth, skip_forced=normalize == "catalog")
+        running = read_up_to_choice(decoder, running, trie, depth, skip_forced=normalize == "catalog")
         log_probs_BKC = score_children(model, running.hidden_BKD, trie, running.nodes_BK, depth, normalize)
         if sub_catalog is not None:
             log_probs_BKC = mask_children(log_probs_BKC, trie, running.nodes_BK, sub_catalog)
@@ -122,7 +122,7 @@ def title_search(
     return Beams(finished.scores_BK, finished.nodes_BK)
 
 
-def _read_up_to_choice(
+def read_up_to_choice(
     decoder: BranchDecoder, running: RunningBeams, trie: ItemTrie, depth: int, skip_forced: bool
 ) -> RunningBeams:
     """
@@ -193,4 +193,4 @@ def _free_slots(decoder: BranchDecoder, running: RunningBeams, num_new: int) -> 
     return live_BS.int().argsort(dim=1, stable=True)[:, :num_new], visible_BKS
 
 
-__all__ = ["RunningBeams", "title_search"]
+__all__ = ["RunningBeams", "read_up_to_choice", "title_search"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 
@@ -14,6 +14,7 @@ EOS_TOKEN = "<|endoftext|>"
 START_THOUGHT_TOKEN = "<|start_thought|>"
 THOUGHT_TOKEN = "<|thought|>"
 END_THOUGHT_TOKEN = "<|end_thought|>"
+SPECIAL_TOKENS = (PAD_TOKEN, EOS_TOKEN)
 THOUGHT_TOKENS = (START_THOUGHT_TOKEN, THOUGHT_TOKEN, END_THOUGHT_TOKEN)
 
 
@@ -29,14 +30,50 @@ def build_byte_tokenizer() -> PreTrainedTokenizerFast:
         >>> len(tokenizer), tokenizer.decode(tokenizer("Café").input_ids)
         (258, 'Café')
     """
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([PAD_TOKEN, EOS_TOKEN])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token=PAD_TOKEN, eos_token=EOS_TOKEN, clean_up_tokenization_spaces=False
+    return _with_special_tokens(_byte_level_backend())
+
+
+def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """
+    A byte-level BPE trained on the catalog's own titles, so that a small model from scratch reads them in few tokens.
+
+    Same texts in the same order, same tokenizer. Any text can be encoded, whether or not it was trained on.
+
+    Args:
+        texts (iterable of `str`): Titles to learn from.
+        vocab_size (`int`): Tokens at most, the two special ones included; fewer where no pair of symbols is left that
+            occurs twice.
+
+    Returns:
+        `PreTrainedTokenizerFast`: the 256 byte symbols of [`build_byte_tokenizer`] under the same ids, then the merged
+        ones, then `<|pad|>` and `<|endoftext|>`; no BOS.
+
+    Raises:
+        `ValueError`: no text, or a vocabulary too small for the bytes.
+
+    Example:
+        >>> tokenizer = build_bpe_tokenizer(["desk lamp", "desk fan"], vocab_size=262)
+        >>> tokenizer.tokenize("desk mug")
+        ['desk', 'Ġ', 'm', 'u', 'g']
+    """
+    smallest = len(_byte_symbols()) + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"build_bpe_tokenizer: vocab_size is {vocab_size}, but the bytes and the special tokens alone are "
+            f"{smallest}; pass more, or use build_byte_tokenizer()"
+        )
+    texts = list(texts)
+    if not any(texts):
+        raise ValueError("build_bpe_tokenizer: there is no text to learn from; pass the titles of the catalog")
+    backend = _byte_level_backend()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        min_frequency=2,
+        initial_alphabet=_byte_symbols(),
+        show_progress=False,
     )
+    backend.train_from_iterator(texts, trainer)
+    return _with_special_tokens(backend)
 
 
 def add_item_tokens(tokenizer: PreTrainedTokenizerFast, semantic_ids: Iterable[Sequence[str]] = ()) -> range:
@@ -121,6 +158,26 @@ def encode_plain_text(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) 
     return [encoding.ids for encoding in plain.encode_batch(list(texts), add_special_tokens=False)]
 
 
+def _byte_symbols() -> list[str]:
+    """The printable characters that stand for the 256 bytes."""
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _byte_level_backend() -> Tokenizer:
+    """One token per UTF-8 byte, without special tokens."""
+    backend = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(_byte_symbols())}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _with_special_tokens(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=PAD_TOKEN, eos_token=EOS_TOKEN, clean_up_tokenization_spaces=False
+    )
+
+
 def _number(token: str) -> int:
     """The number in a code token (`<b_122>` -> 122), so that 9 stands before 10."""
     match = re.search(r"\d+", token)
@@ -132,6 +189,7 @@ __all__ = [
     "START_THOUGHT_TOKEN",
     "THOUGHT_TOKEN",
     "add_item_tokens",
+    "build_bpe_tokenizer",
     "build_byte_tokenizer",
     "encode_plain_text",
     "thought_token_ids",

@@ -16,6 +16,7 @@ from transformers import (
 
 from hf_latentrec.models.latent_reasoning import configuration_latent_reasoning as configuration
 from hf_latentrec.models.latent_reasoning import modeling_latent_reasoning as modeling
+from hf_latentrec.models.latent_reasoning.branch_decoder import BranchDecoder
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
 
@@ -97,3 +98,18 @@ def catalog_trie():
     """About 60 items of 3 codes out of 3 x 8."""
     codes = np.unique(np.random.default_rng(0).integers(0, 8, (70, 3)), axis=0)
     return ItemTrie.from_sequences((codes + [16, 24, 32]).tolist())
+
+
+@pytest.fixture
+def feeds(monkeypatch):
+    """Shapes of the passes after the prompt, and the sizes of the cache in these."""
+    passes, sizes = [], []
+    feed = BranchDecoder.feed
+
+    def counting_feed(self, tokens_BQ, *args):
+        passes.append(tuple(tokens_BQ.shape))
+        sizes.append(self.cache.num_slots)
+        return feed(self, tokens_BQ, *args)
+
+    monkeypatch.setattr(BranchDecoder, "feed", counting_feed)
+    return passes, sizes

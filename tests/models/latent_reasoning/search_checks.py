@@ -1,8 +1,26 @@
-"""What must hold for every search, whether answers have one length or many."""
+"""What must hold for every search, whether answers have one length or many; and titles to search."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+
+
+TERMINAL = 59
+
+
+def make_titles(seed, num_titles=60, max_length=12):
+    """Series that share a beginning, late variants, titles that are the beginning of others, titles of one word."""
+    rng = np.random.default_rng(seed)
+    titles = set()
+    while len(titles) < num_titles:
+        start = ()
+        if titles and rng.random() < 0.6:
+            known = sorted(titles)[rng.integers(len(titles))]
+            start = known[: rng.integers(1, len(known) + 1)]
+        title = (start + tuple(rng.integers(16, 40, rng.integers(not start, max_length)).tolist()))[:max_length]
+        titles.add(title)
+    return [[*title, TERMINAL] for title in sorted(titles)]
 
 
 def assert_batched_equals_unbatched(model, prompts, **settings):

@@ -53,6 +53,7 @@ SETTINGS = [
     {"item_separator": ", "},
     {"item_separator": "<|endoftext|>", "prompt_template": "<|endoftext|>User: {history}"},
     {"item_separator": ", ", "prompt_template": INSTRUCTION_TEMPLATE},
+    {"item_separator": "\n", "prompt_template": "{history}\n"},
 ]
 
 

@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 
-from hf_latentrec.models.latent_reasoning.branch_decoder import BranchDecoder
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 
 from .plain_search import plain_beam_search
-from .search_checks import assert_batched_equals_unbatched, assert_filters_the_full_ranking
-
-
-TERMINAL = 59
-
-
-def make_titles(seed, num_titles=60, max_length=12):
-    """Series that share a beginning, late variants, titles that are the beginning of others, titles of one word."""
-    rng = np.random.default_rng(seed)
-    titles = set()
-    while len(titles) < num_titles:
-        start = ()
-        if titles and rng.random() < 0.6:
-            known = sorted(titles)[rng.integers(len(titles))]
-            start = known[: rng.integers(1, len(known) + 1)]
-        title = (start + tuple(rng.integers(16, 40, rng.integers(not start, max_length)).tolist()))[:max_length]
-        titles.add(title)
-    return [[*title, TERMINAL] for title in sorted(titles)]
+from .search_checks import TERMINAL, assert_batched_equals_unbatched, assert_filters_the_full_ranking, make_titles
 
 
 @pytest.fixture(params=[0, 1])
@@ -172,21 +153,6 @@ def test_bfloat16(make_model, prompts, title_trie, attn, normalize):
     trie = title_trie if normalize == "catalog" else None
     rescored = model(*prompts, labels=output.sequences.view(3, 6, -1), item_trie=trie).logps.sum(-1)
     assert (rescored.flatten() - output.sequences_scores).abs().max() < 0.5
-
-
-@pytest.fixture
-def feeds(monkeypatch):
-    """Shapes of the passes after the prompt, and the sizes of the cache in these."""
-    passes, sizes = [], []
-    feed = BranchDecoder.feed
-
-    def counting_feed(self, tokens_BQ, *args):
-        passes.append(tuple(tokens_BQ.shape))
-        sizes.append(self.cache.num_slots)
-        return feed(self, tokens_BQ, *args)
-
-    monkeypatch.setattr(BranchDecoder, "feed", counting_feed)
-    return passes, sizes
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
-"""The byte tokenizer, item and thought tokens, and titles that must stay plain text."""
+"""Tokenizers from scratch, item and thought tokens, and titles that must stay plain text."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from transformers import AutoTokenizer
@@ -12,6 +13,7 @@ from hf_latentrec.models.latent_reasoning.tokenization import (
     START_THOUGHT_TOKEN,
     THOUGHT_TOKEN,
     add_item_tokens,
+    build_bpe_tokenizer,
     build_byte_tokenizer,
     encode_plain_text,
     thought_token_ids,
@@ -19,6 +21,7 @@ from hf_latentrec.models.latent_reasoning.tokenization import (
 
 
 CODES = [["<a_10>", "<b_3>"], ["<a_9>", "<b_3>"], ["<a_10>", "<b_0>"]]
+TITLES = ["Café de Olla, 12 oz", "Café con Leche, 16 oz", 'Steel Ruler 12" <b>new</b>', 'Steel Square 12"'] * 2
 TRICKY = [
     "<|im_end|>",
     "<|endoftext|> <a_9>",
@@ -29,10 +32,12 @@ TRICKY = [
 ]
 
 
-@pytest.fixture(params=["byte", "qwen3"])
+@pytest.fixture(params=["byte", "bpe", "qwen3"])
 def tokenizer(request):
     if request.param == "byte":
         return build_byte_tokenizer()
+    if request.param == "bpe":
+        return build_bpe_tokenizer(TITLES, 300)
     return AutoTokenizer.from_pretrained(request.getfixturevalue("qwen3_tokenizer_dir"))
 
 
@@ -45,9 +50,39 @@ def test_byte_tokenizer_is_one_token_per_byte():
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (256, 257, None)
 
 
+def test_bpe_tokenizer_reads_titles_in_few_tokens_and_any_text_at_all():
+    tokenizer, byte_tokenizer = build_bpe_tokenizer(TITLES, 300), build_byte_tokenizer()
+    assert len(tokenizer) == 300 and tokenizer.bos_token_id is None
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (298, 299)
+    vocabulary, bytes_ = tokenizer.get_vocab(), byte_tokenizer.get_vocab()
+    assert all(vocabulary[token] == index for token, index in bytes_.items() if index < 256)
+    for text in [*TITLES, *TRICKY, "Ωμέγα never seen"]:
+        ids = tokenizer(text, split_special_tokens=True).input_ids
+        assert tokenizer.decode(ids) == text
+    assert sum(map(len, tokenizer(TITLES).input_ids)) < 0.4 * sum(map(len, byte_tokenizer(TITLES).input_ids))
+
+
+def test_bpe_tokenizer_is_the_same_each_time_and_stops_where_nothing_occurs_twice():
+    one, two = build_bpe_tokenizer(TITLES, 300), build_bpe_tokenizer(iter(TITLES), 300)
+    assert one.backend_tokenizer.to_str() == two.backend_tokenizer.to_str()
+    assert build_bpe_tokenizer(["abc", "abd"], 1000).tokenize("abcd") == ["ab", "c", "d"]
+    assert len(build_bpe_tokenizer(["abc", "abd"], 1000)) == 259
+
+
+@pytest.mark.parametrize(
+    ("texts", "vocab_size", "message"), [(TITLES, 257, "257.*258"), ([], 300, "no text"), (["", ""], 300, "no text")]
+)
+def test_bpe_tokenizer_names_what_is_missing(texts, vocab_size, message):
+    with pytest.raises(ValueError, match=message):
+        build_bpe_tokenizer(texts, vocab_size)
+
+
 @pytest.mark.parametrize("model_type", ["qwen2_latentrec", "qwen3_latentrec", "llama_latentrec"])
-def test_byte_tokenizer_reloads_next_to_our_config(tmp_path, model_type):
-    tokenizer = build_byte_tokenizer()
+@pytest.mark.parametrize(
+    "build", [build_byte_tokenizer, partial(build_bpe_tokenizer, TITLES, 300)], ids=["byte", "bpe"]
+)
+def test_tokenizers_reload_next_to_our_config(tmp_path, build, model_type):
+    tokenizer = build()
     add_item_tokens(tokenizer, CODES)
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))

@@ -1,0 +1,100 @@
+"""How recipes over titles test: decoders and length penalties, popular and long-tail items apart, and latency."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training_stages import Stage, evaluate_protocols
+
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from hf_latentrec import LatentRecProcessor
+    from hf_latentrec.evaluation import RecEvaluator
+
+
+CUTOFFS = (5, 10)
+TABLE_COLUMNS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10", "popular NDCG@10", "long-tail NDCG@10")
+LATENCY_FILE = "latency.json"
+
+
+def make_evaluators(
+    processor: LatentRecProcessor, splits: DatasetDict, args: Any
+) -> tuple[dict[str, RecEvaluator], RecEvaluator]:
+    """Evaluators of test, by what tables call their decoding, and the one of some validation users that watches RL."""
+    from hf_latentrec.evaluation import RecEvaluator
+
+    shared = {"num_beams": args.eval_num_beams, "batch_size": args.eval_batch_size, "ks": CUTOFFS}
+    beams = {
+        f"length penalty {penalty:g}": {"length_penalty": penalty, "normalize": args.eval_normalize}
+        for penalty in args.length_penalty
+    }
+    settings = {
+        **(beams if "constrained" in args.decoders else {}),
+        **({"grounding": {"decoder": "grounding"}} if "grounding" in args.decoders else {}),
+    }
+    tests = {name: RecEvaluator(processor, splits["test"], **shared, **own) for name, own in settings.items()}
+    # Always the same users, whatever the seed of training.
+    users = splits["validation"].shuffle(seed=0)
+    users = users.select(range(min(args.validation_users, len(users))))
+    return tests, RecEvaluator(processor, users, **shared, **next(iter(beams.values())))
+
+
+def evaluate_stage(
+    stage: Stage, model: Any, tests: Mapping[str, RecEvaluator], ranks_folder: Path
+) -> dict[str, dict[str, float]]:
+    """Metrics by decoding and protocol: of all users, and of those with a popular and with a long-tail target."""
+    from hf_latentrec.evaluation import metrics_by_popularity
+
+    metrics = {}
+    for name, evaluator in tests.items():
+        how = {"decoder": evaluator.decoder, "length_penalty": evaluator.length_penalty}
+        results = evaluate_protocols(evaluator, model, stage, ranks_folder, name, normalize=evaluator.normalize, **how)
+        catalog = evaluator.processor.catalog
+        targets = catalog.rows(evaluator.examples["target"])
+        for protocol, result in results.items():
+            row = dict(result.metrics)
+            groups = metrics_by_popularity(result.ranks, targets, catalog.popularity, CUTOFFS)
+            for group, members in groups.items():
+                row |= {f"{group} {metric}": value for metric, value in members.metrics.items()}
+                row[f"{group} users"] = members.num_users
+            metrics[f"{name}, {protocol}"] = row
+    return metrics
+
+
+def report(results: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str], header: str) -> str:
+    """
+    One table per decoding and protocol, one row per stage.
+
+    Args:
+        results (`Mapping`): by stage, what [`evaluate_stage`] returned.
+        labels (`Mapping[str, str]`): what tables call the stages.
+        header (`str`): what all tables have in common.
+    """
+    from hf_latentrec.evaluation import format_metric_table
+
+    lines = [header]
+    for setting in dict.fromkeys(setting for metrics in results.values() for setting in metrics):
+        rows = {labels[name]: metrics[setting] for name, metrics in results.items() if setting in metrics}
+        lines += ["", setting, format_metric_table(rows, columns=TABLE_COLUMNS, row_header="stage")]
+    return "\n".join(lines)
+
+
+def time_thoughts(model_folder: Path, histories: list[list[str]], num_beams: int, device: Any) -> str:
+    """One line on what the thoughts of a model cost a user; the figures go to `latency.json` beside its folder."""
+    from transformers import AutoModel, AutoProcessor
+
+    from hf_latentrec.evaluation import measure_latency
+
+    model, processor = AutoModel.from_pretrained(model_folder), AutoProcessor.from_pretrained(model_folder)
+    latency = measure_latency(model.to(device), processor, histories, num_users=len(histories), num_beams=num_beams)
+    (model_folder.parent / LATENCY_FILE).write_text(json.dumps(asdict(latency), indent=2))
+    return (
+        f"Latency of {model_folder.name}: {1000 * latency.thinking:.1f} ms per user with {latency.num_thoughts} "
+        f"thought(s), {1000 * latency.not_thinking:.1f} ms without ({100 * latency.overhead:+.1f} %)"
+    )

@@ -1,0 +1,203 @@
+"""What the training recipes share before the first step: data, processor and model, from arguments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from hf_latentrec import LatentRecProcessor
+    from hf_latentrec.data import RecData
+
+
+BACKBONES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
+
+
+@dataclass
+class DataArguments:
+    """Where the interactions come from and how they become examples."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder or file with interactions and semantic IDs; the synthetic data set if not given."},
+    )
+    max_history: int = field(default=20, metadata={"help": "Newest items of a history that enter a prompt."})
+    window_stride: int = field(
+        default=1,
+        metadata={
+            "help": "Histories beyond max_history start at multiples of this, so that more training targets share one "
+            "pass; 1 is the exact sliding window."
+        },
+    )
+    on_short: str = field(
+        default="error",
+        metadata={
+            "help": "Users with fewer than 3 interactions: 'error', or 'drop' them.",
+            "choices": ["error", "drop"],
+        },
+    )
+    on_collision: str = field(
+        default="error",
+        metadata={
+            "help": "Items with the same semantic ID: 'error', or 'share' one answer and rank by popularity.",
+            "choices": ["error", "share"],
+        },
+    )
+
+
+@dataclass
+class PretrainedArguments:
+    """The language model to start from."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Pretrained Qwen2, Qwen3 or Llama (hub id or folder); from scratch if not given."},
+    )
+
+
+@dataclass
+class ScratchArguments:
+    """A small language model from scratch, its dropout, and the prompt."""
+
+    backbone: str = field(default="qwen3", metadata={"help": "Architecture from scratch.", "choices": list(BACKBONES)})
+    hidden_size: int = field(default=64, metadata={"help": "Hidden size from scratch."})
+    intermediate_size: int = field(default=192, metadata={"help": "Width of the feed-forward blocks from scratch."})
+    num_hidden_layers: int = field(default=2, metadata={"help": "Layers from scratch."})
+    num_attention_heads: int = field(default=2, metadata={"help": "Attention heads from scratch."})
+    embedding_dropout: float = field(default=0.1, metadata={"help": "Dropout on token embeddings in training."})
+    attention_dropout: float = field(default=0.0, metadata={"help": "Dropout on attention weights in training."})
+    num_thoughts: int = field(default=4, metadata={"help": "Thoughts N of the stages that think."})
+    prompt_template: str = field(
+        default="{history}", metadata={"help": "Prompt with {history} once; text after it rules out packed histories."}
+    )
+
+
+@dataclass
+class BackboneArguments(ScratchArguments, PretrainedArguments):
+    """The language model: a pretrained one, or a small one from scratch."""
+
+
+def load_splits(
+    args: DataArguments, split: str = "leave_one_out", *, item_tokenization: str
+) -> tuple[RecData, DatasetDict]:
+    """
+    Interactions and items, and their split.
+
+    Args:
+        args (`DataArguments`): where the data are; `on_short` applies to leave-one-out alone.
+        split (`str`, *optional*, defaults to `"leave_one_out"`): or `"temporal"` (8:1:1 by time), or `"published"`
+            (the data's own).
+        item_tokenization (`str`): what answers are made of, which the items must have: `"semantic_id"` or `"title"`.
+
+    Returns:
+        `tuple`: the data, and examples `train`, `validation`, `test`.
+    """
+    from hf_latentrec.data import (
+        load_data,
+        make_synthetic,
+        split_leave_one_out,
+        split_published,
+        split_temporal,
+        validate,
+    )
+
+    data = make_synthetic() if args.data_dir is None else load_data(args.data_dir)
+    validate(data, require_codes=item_tokenization == "semantic_id")
+    if item_tokenization not in data.items.column_names:
+        raise ValueError(
+            f"{args.data_dir}: items have no column {item_tokenization!r} (columns: {data.items.column_names}), but "
+            "the answers of this recipe are made of it; use data that has it"
+        )
+    ways = {
+        "leave_one_out": partial(split_leave_one_out, on_short=args.on_short),
+        "temporal": split_temporal,
+        "published": split_published,
+    }
+    if split not in ways:
+        raise ValueError(f"split is {split!r}; choose one of {list(ways)}")
+    return data, ways[split](data, max_history=args.max_history, window_stride=args.window_stride)
+
+
+def build_processor(
+    data: RecData,
+    splits: DatasetDict,
+    tokenizer: Any,
+    args: DataArguments,
+    *,
+    item_tokenization: str,
+    prompt_template: str,
+) -> LatentRecProcessor:
+    """Catalog, trie and prompt around a tokenizer that holds all tokens already."""
+    from hf_latentrec import ItemCatalog, LatentRecProcessor
+    from hf_latentrec.data import split_fingerprint
+
+    catalog = ItemCatalog.from_items(
+        data.items,
+        tokenizer,
+        item_tokenization=item_tokenization,
+        popularity=Counter(splits["train"]["target"]),
+        on_collision=args.on_collision,
+    )
+    return LatentRecProcessor(
+        tokenizer,
+        catalog,
+        prompt_template=prompt_template,
+        max_history=args.max_history,
+        split_fingerprint=split_fingerprint(splits),
+    )
+
+
+def build_model(processor: LatentRecProcessor, args: BackboneArguments, settings: dict[str, Any], **loading: Any):
+    """
+    A recommender whose vocabulary holds all tokens of the processor.
+
+    Args:
+        processor (`LatentRecProcessor`): with its tokenizer.
+        args (`BackboneArguments`): which model.
+        settings (`dict`): of the recommender's configuration, beyond those of its backbone.
+        loading: for `from_pretrained` (`dtype`, `revision`, ...), where a pretrained model is loaded.
+
+    Returns:
+        `PreTrainedModel`: of the class that fits the backbone.
+    """
+    from transformers import AutoConfig
+
+    import hf_latentrec
+
+    settings = settings | {
+        "embedding_dropout": args.embedding_dropout,
+        "attention_dropout": args.attention_dropout,
+    }
+    source = args.model_name_or_path
+    where = {"revision": loading["revision"]} if "revision" in loading else {}
+    pretrained = None if source is None else AutoConfig.from_pretrained(source, **where)
+    family = args.backbone if pretrained is None else pretrained.model_type.removesuffix("_latentrec")
+    if family not in BACKBONES:
+        raise ValueError(f"model_name_or_path is a {family!r} model; choose one of {sorted(BACKBONES)}")
+    model_class = getattr(hf_latentrec, f"{BACKBONES[family]}ForLatentReasoningRec")
+    if pretrained is not None:
+        known = {key: value for key, value in pretrained.to_dict().items() if key != "model_type"}
+        config = model_class.config_class(**{**known, **settings})
+        model = model_class.from_pretrained(source, config=config, **loading)
+        model.resize_token_embeddings(max(len(processor.tokenizer), config.vocab_size))
+        return model
+    head_dim = args.hidden_size // args.num_attention_heads
+    config = model_class.config_class(
+        vocab_size=len(processor.tokenizer),
+        hidden_size=args.hidden_size,
+        intermediate_size=args.intermediate_size,
+        num_hidden_layers=args.num_hidden_layers,
+        num_attention_heads=args.num_attention_heads,
+        num_key_value_heads=args.num_attention_heads,
+        **({} if family == "qwen2" else {"head_dim": head_dim}),
+        max_position_embeddings=1024,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        **settings,
+    )
+    return model_class(config)

@@ -1,0 +1,192 @@
+"""What the training recipes share about stages: which are complete, how each starts, trains, is tested, reported."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from hf_latentrec import LatentRecProcessor
+    from hf_latentrec.evaluation import EvaluationResult, RecEvaluator
+
+
+METRICS_FILE = "test_metrics.json"  # written last: a stage that has it is complete
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run of a recipe: where it starts, how many thoughts it has, what tables call it."""
+
+    name: str
+    start_from: str | None
+    num_thoughts: int
+    label: str
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the stage in this folder was trained and tested to the end."""
+    return (folder / METRICS_FILE).exists()
+
+
+def check_stages(plan: Mapping[str, Stage], names: Sequence[str], folder: Path, resume: bool) -> None:
+    """Before anything is loaded: every stage is known, has a place to go and something to start from."""
+    for position, name in enumerate(names):
+        if name not in plan:
+            raise ValueError(f"stages holds {name!r}; choose from {list(plan)}")
+        if (folder / name).exists() and not resume:
+            raise ValueError(
+                f"{folder / name} exists; pass --resume_from_checkpoint true to go on with it, or choose another "
+                "--output_dir"
+            )
+        start = plan[name].start_from
+        if start is not None and start not in names[:position] and not is_complete(folder / start):
+            raise ValueError(f"stage {name} starts from {folder / start}, which is not complete; run {start} first")
+
+
+def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path):
+    """The model that a stage starts from, which must have been trained on the same items and examples."""
+    from transformers import AutoModel, AutoProcessor
+
+    start = folder / stage.start_from
+    before = AutoProcessor.from_pretrained(start)
+    for what in ("catalog_fingerprint", "split_fingerprint"):
+        old, new = before.to_dict()[what], processor.to_dict()[what]
+        if old != new:
+            raise ValueError(
+                f"{start} was trained with {what} {old}, but this data has {new}; use the same data and data "
+                "arguments, or another --output_dir"
+            )
+    return AutoModel.from_pretrained(start)
+
+
+def stage_settings(args: Any, config_class: type, **changes: Any):
+    """A trainer's settings: those that `args` shares with its class, with the stage's own in their place."""
+    shared = {f.name: getattr(args, f.name) for f in fields(args) if f.init} | changes
+    return config_class(**{f.name: shared[f.name] for f in fields(config_class) if f.init})
+
+
+def train_stage(trainer: Any, resume: bool) -> None:
+    """Trains from the start, or on from the last checkpoint that was written to the end."""
+    from hf_latentrec.trainer import last_complete_checkpoint
+
+    checkpoint = last_complete_checkpoint(trainer.args.output_dir) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def save_stage(trainer: Any) -> None:
+    """Model and processor in the stage's folder; no process goes on before they are there."""
+    trainer.save_model()
+    trainer.accelerator.wait_for_everyone()
+
+
+def run_stages(
+    plan: Mapping[str, Stage], names: Iterable[str], folder: Path, run: Callable[[Stage], dict]
+) -> dict[str, dict]:
+    """
+    Runs the stages that are not complete.
+
+    Args:
+        plan (`Mapping[str, Stage]`): all stages of the recipe.
+        names (iterable of `str`): the stages to run, in this order.
+        folder (`Path`): of the whole run; a stage has a folder of its own below it.
+        run (`Callable`): trains and tests a stage; returns its test metrics.
+
+    Returns:
+        `dict[str, dict]`: metrics of all complete stages, of earlier runs, too, in the order of the plan.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    for name in names:
+        if is_complete(folder / name):
+            continue
+        if state.is_main_process:
+            print(f"\n=== {plan[name].label} ===", flush=True)
+        metrics = run(plan[name])
+        if state.is_main_process:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / METRICS_FILE).write_text(json.dumps(metrics, indent=2))
+        state.wait_for_everyone()
+    complete = [name for name in plan if is_complete(folder / name)]
+    return {name: json.loads((folder / name / METRICS_FILE).read_text()) for name in complete}
+
+
+def evaluate_protocols(
+    evaluator: RecEvaluator, model: Any, stage: Stage, ranks_folder: Path, setting: str = "", **metadata: Any
+) -> dict[str, EvaluationResult]:
+    """
+    Results under both protocols; the ranks go to `{stage}[_{setting}]_{protocol}.parquet`.
+
+    Args:
+        evaluator (`RecEvaluator`): of the test examples.
+        model (`PreTrainedModel`): the recommender.
+        stage (`Stage`): which it is.
+        ranks_folder (`Path`): where the rank files go.
+        setting (`str`, *optional*): of decoding, where a recipe tests several.
+        metadata: for the rank files.
+
+    Returns:
+        `dict[str, EvaluationResult]`: by the protocol's name.
+    """
+    from accelerate import PartialState
+
+    from hf_latentrec.evaluation import PROTOCOLS, save_ranks
+
+    results = {}
+    for protocol, exclude_seen in PROTOCOLS.items():
+        what = ", ".join(filter(None, [setting, protocol]))
+        results[protocol] = evaluator.evaluate(model, exclude_seen, description=f"test of {stage.name}, {what}")
+        if PartialState().is_main_process:
+            save_ranks(
+                ranks_folder / f"{stage.name}_{what.replace(',', '').replace(' ', '_')}.parquet",
+                example_ids(results[protocol].user_ids),
+                results[protocol].ranks,
+                split_fingerprint=evaluator.processor.split_fingerprint,
+                protocol=protocol,
+                num_beams=evaluator.num_beams,
+                checkpoint=stage.name,
+                **metadata,
+            )
+    return results
+
+
+def example_ids(user_ids: Sequence[str]) -> list[str]:
+    """The user's id, and its number from the second example on of a user who has several (`u1`, `u2`, `u1#2`)."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for user_id in user_ids:
+        seen[user_id] += 1
+        ids.append(user_id if seen[user_id] == 1 else f"{user_id}#{seen[user_id]}")
+    return ids
+
+
+def describe_data(data: Any, num_targets: int, processor: LatentRecProcessor) -> str:
+    """The opening words: how much data there is, and which items cannot be told apart."""
+    return (
+        f"{data.num_users:,} users, {data.num_items:,} items, {data.num_interactions:,} interactions, "
+        f"{num_targets:,} training targets\n{processor.catalog.describe_collisions()}"
+    )
+
+
+def describe_outcome(model_folder: Path, ranks_folder: Path) -> str:
+    """The closing words: where the model is, and how to load it."""
+    return "\n".join(
+        [
+            f"The model is in {model_folder}, per-user ranks are in {ranks_folder}. Load it with:",
+            "",
+            "    import hf_latentrec; from transformers import AutoModel, AutoProcessor",
+            f'    model = AutoModel.from_pretrained("{model_folder}").eval()',
+            f'    processor = AutoProcessor.from_pretrained("{model_folder}")',
+        ]
+    )
+
+
+def close(state: Any) -> None:
+    """Left to the interpreter's exit, a process group can abort the process there."""
+    state.wait_for_everyone()
+    state.destroy_process_group()
