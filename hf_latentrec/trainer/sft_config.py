@@ -22,7 +22,8 @@ class LatentSFTConfig(RecConfig):
 
     LASAR (Table 7) trains stage 1 with `learning_rate=5e-4, num_train_epochs=10` and stage 2 with
     `learning_rate=5e-5, num_train_epochs=20`, both with `lr_scheduler_type="cosine", warmup_steps=0.08` and 512
-    examples a step. The number of thoughts belongs to the model's configuration.
+    examples a step. LatentR³ (App. B) searches `learning_rate` in 3e-3, 3e-4 and 3e-5 and stops with
+    `early_stopping_patience=1`. The number of thoughts belongs to the model's configuration.
     """
 
     pack_histories: bool | None = field(

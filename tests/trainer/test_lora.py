@@ -166,6 +166,15 @@ def test_resumed_run_equals_uninterrupted_run(make_trainer, reasoner, tied):
     assert trained_names(resumed.model) == trained_names(whole.model)
 
 
+def test_first_weights_are_drawn_from_the_seed(make_trainer):
+    states = []
+    for seed in (1, 1, 2):
+        states.append(make_trainer(seed=seed).model.state_dict())
+        torch.manual_seed(99)
+    name = next(name for name in states[0] if "lora_A" in name)
+    assert torch.equal(states[0][name], states[1][name]) and not torch.equal(states[0][name], states[2][name])
+
+
 class Scripted:
     """An evaluator that gives one value after the other and remembers the weights and answers that it saw."""
 
