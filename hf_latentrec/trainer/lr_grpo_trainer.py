@@ -158,7 +158,7 @@ class LRGRPOTrainer(RecGRPOTrainer):
         shape = (int(sizes_WJ.sum()), self.args.num_generations - 1, self.model.config.hidden_size)
         noise = torch.randn(shape, generator=generator) * self.args.noise_std
         return [
-            nn.functional.pad(noise[rows], (0, 0, 1, 0)).to(self.args.device, self.model.dtype)
+            nn.functional.pad(noise[rows], (0, 0, 1, 0)).to(self.args.device)
             for rows in rows_in_global_batch(sizes_WJ, self.args.process_index)
         ]
 

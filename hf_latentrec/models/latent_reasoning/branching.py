@@ -197,6 +197,7 @@ class LatentBranchingMixin:
         last_BKD = embeds[-1]
         if noise_BKD is not None:
             state = state.expand(noise_BKD.shape[1])
+            noise_BKD = noise_BKD.to(last_BKD.dtype)
             last_BKD = last_BKD + (noise_BKD * _root_mean_square(last_BKD) if relative_noise else noise_BKD)
         state, hidden_BKMD = self.extend(state, torch.cat([last_BKD[:, :, None], riders_BKMD], dim=2), own_MM)
         last_thought = hidden_BKMD[:, :, 0]
