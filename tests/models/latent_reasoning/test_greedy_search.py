@@ -99,6 +99,9 @@ def test_a_catalog_of_one_item_costs_no_pass(make_model, prompts, noise, feeds):
     model, trie = make_model(), ItemTrie.from_sequences([[20, 21, TERMINAL]])
     leaves = greedy_search(model, branched_state(model, prompts, noise), trie)
     assert leaves.eq(3).all() and feeds[0] == []
+    model = make_model(num_thoughts=2)  # whose thoughts still need their room in the cache
+    answers = model.greedy_answers(*prompts, item_trie=trie, thought_noise=noise)
+    assert answers.tolist() == [[[20, 21, TERMINAL]] * NUM_BRANCHES] * 3 and feeds[0] == []
 
 
 @torch.no_grad()
