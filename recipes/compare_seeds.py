@@ -1,11 +1,11 @@
 """
 Mean and spread over runs that differ in nothing but their seed, stage by stage.
 
-    python recipes/compare_seeds.py outputs/latentr3_scientific/1 outputs/latentr3_scientific/2 outputs/latentr3_scientific/3
-    python recipes/compare_seeds.py outputs/latentr3_scientific/* --markdown --metrics HR@10 NDCG@10
+    python recipes/compare_seeds.py outputs/scientific/1 outputs/scientific/2 outputs/scientific/3
+    python recipes/compare_seeds.py outputs/scientific/* --markdown --metrics HR@10 NDCG@10
 
-Reads what a train_*.py left behind. Prints one table for each way of testing; a stage that not all runs have completed is
-left out and named.
+Reads what a train_*.py left behind. Prints one table for each way of testing; a stage that not all runs have completed
+is left out and named.
 """
 
 from __future__ import annotations

@@ -156,8 +156,8 @@ class LatentR3StageArguments:
     validation_users: int = field(
         default=1000,
         metadata={
-            "help": "Validation examples, always the same: their loss watches fine-tuning, their NDCG@10 reinforcement "
-            "learning."
+            "help": "Validation examples, always the same: their loss watches fine-tuning, their NDCG@10 "
+            "reinforcement learning."
         },
     )
     latency_users: int = field(

@@ -154,7 +154,7 @@ def load_events(folder: str | Path) -> RecData:
     events = in_user_order(events.with_columns(ids), by=[order])
     if "timestamp" in events.columns:
         events = events.with_columns(pl.col("timestamp").cast(pl.Float64))
-    items = items.with_columns(pl.col("item_id").cast(pl.String), pl.col(pl.String).fill_null(""))
+    items = items.with_columns(pl.col("item_id").cast(pl.String), pl.col(pl.String).exclude("item_id").fill_null(""))
     index = only_file(folder, "*.index.json")
     if index is not None:
         items = _add_codes(items, index, items_file)

@@ -136,6 +136,11 @@ class TestEvents:
         data = load_events(self.folder(tmp_path, {"position": None, "timestamp": [9, 3, 2]}))
         assert triples(data) == [("u", "0", 0), ("u", "1", 1), ("v", "0", 0)]
 
+    def test_ids_may_be_strings(self, tmp_path):
+        data = load_events(self.folder(tmp_path, {"item_id": ["b", "a", "a"]}, {"item_id": ["a", "b"]}))
+        assert triples(data) == [("u", "a", 0), ("u", "b", 1), ("v", "a", 0)]
+        assert data.items.to_dict() == {"item_id": ["a", "b"], "title": ["zero", ""]}
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [

@@ -1,0 +1,81 @@
+"""What training recipes share about stages: order, what is complete, names of examples."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+# The recipes import their neighbours, as scripts do that are run by their path.
+sys.path.append(str(Path(__file__).parents[2] / "recipes"))
+
+from training_stages import Stage, check_stages, example_ids, run_stages, stage_settings  # noqa: E402
+
+
+PLAN = {stage.name: stage for stage in (Stage("one", None, 0, "first"), Stage("two", "one", 1, "second"))}
+
+
+def test_stages_run_once_in_order_and_all_results_come_back(tmp_path, capsys):
+    ran = []
+
+    def run(stage):
+        ran.append(stage.name)
+        return {"HR@10": 0.5 * stage.num_thoughts}
+
+    assert run_stages(PLAN, ["one"], tmp_path, run) == {"one": {"HR@10": 0.0}}
+    assert run_stages(PLAN, ["two", "one"], tmp_path, run) == {"one": {"HR@10": 0.0}, "two": {"HR@10": 0.5}}
+    assert ran == ["one", "two"]
+    assert capsys.readouterr().out.split("\n") == ["", "=== first ===", "", "=== second ===", ""]
+
+
+def test_a_stage_that_fails_is_not_complete(tmp_path):
+    def run(stage):
+        (tmp_path / stage.name).mkdir()
+        raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError):
+        run_stages(PLAN, ["one"], tmp_path, run)
+    with pytest.raises(ValueError, match="one, which is not complete; run one first"):
+        check_stages(PLAN, ["two"], tmp_path, resume=True)
+    check_stages(PLAN, ["one", "two"], tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "resume", "message"),
+    [
+        (["three"], False, "stages holds 'three'; choose from"),
+        (["two", "one"], False, "stage two starts from .*one, which is not complete"),
+        (["old"], False, "old exists; pass --resume_from_checkpoint true"),
+    ],
+)
+def test_stages_that_cannot_run_are_refused(tmp_path, names, resume, message):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ValueError, match=message):
+        check_stages({**PLAN, "old": Stage("old", None, 0, "old")}, names, tmp_path, resume)
+
+
+def test_settings_are_shared_where_a_trainer_knows_them():
+    @dataclass
+    class Known:
+        seed: int = 0
+        steps: int = 0
+
+    @dataclass
+    class Given(Known):
+        seed: int = 7
+        beams: int = 3
+
+    assert stage_settings(Given(), Known, steps=5) == Known(seed=7, steps=5)
+
+
+def test_examples_of_one_user_are_told_apart():
+    assert example_ids(["a", "b", "a", "a", "b"]) == ["a", "b", "a#2", "a#3", "b#2"]
+
+
+def test_metrics_are_written_last(tmp_path):
+    run_stages(PLAN, ["one"], tmp_path, lambda stage: {"HR@10": 0.25})
+    assert json.loads((tmp_path / "one" / "test_metrics.json").read_text()) == {"HR@10": 0.25}
