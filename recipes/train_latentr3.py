@@ -129,7 +129,7 @@ def trained(trainer: Any, resume: bool):
     """Trains and saves a stage; its plain model, with LoRA's weights merged into it."""
     from peft import PeftModel
 
-    from hf_latentrec.trainer.lora import merge_lora
+    from hf_latentrec.trainer import merge_lora
 
     train_stage(trainer, resume)
     if isinstance(trainer.model, PeftModel):

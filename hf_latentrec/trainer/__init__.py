@@ -9,6 +9,7 @@ from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
+from .lora import add_lora, added_token_ids, merge_lora
 from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
 from .lr_grpo_config import LRGRPOConfig
 from .lr_grpo_trainer import LRGRPOTrainer
@@ -36,12 +37,15 @@ __all__ = [
     "RecGRPOConfig",
     "RecGRPOTrainer",
     "RecTrainer",
+    "add_lora",
+    "added_token_ids",
     "batch_advantage",
     "clipped_policy_loss",
     "group_advantage",
     "group_mean",
     "kl_k3",
     "last_complete_checkpoint",
+    "merge_lora",
     "ndcg_reward",
     "perplexity_reward",
     "rule_reward",

@@ -110,6 +110,7 @@ class RecTrainer(ValidatingTrainer):
             )
         if args.n_gpu > 1:
             raise ValueError(f"{name}: one process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`")
+        check_reasoner_is_used(model, args)
         if peft_config is not None:
             set_seed(args.seed)  # LoRA's first weights are drawn at random
             if new_token_ids is None:
@@ -272,4 +273,16 @@ class RecTrainer(ValidatingTrainer):
             (folder / "training_args.json").write_text(self.args.to_json_string(), encoding="utf-8")
 
 
-__all__ = ["RecTrainer", "RunningMeans", "SetEpochCallback"]
+def check_reasoner_is_used(model: nn.Module, args: RecConfig) -> None:
+    """Raises where DDP would stop in the first step, at weights of a reasoner that is not asked for a thought."""
+    if args.world_size == 1 or args.ddp_find_unused_parameters or model.config.num_thoughts > 0:
+        return
+    if any(parameter.requires_grad for parameter in model.reasoner.parameters()):
+        raise ValueError(
+            "the model's num_thoughts is 0, so no loss reaches the weights of its reasoner, and DDP waits for their "
+            "gradients; call model.reasoner.requires_grad_(False), or load the model with "
+            'reasoner_config={"reasoner": "feedback"}'
+        )
+
+
+__all__ = ["RecTrainer", "RunningMeans", "SetEpochCallback", "check_reasoner_is_used"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from transformers import Trainer
 from transformers.modeling_outputs import ModelOutput
 
 from hf_latentrec.trainer import LatentSFTTrainer, RecConfig, RecTrainer
-from hf_latentrec.trainer.rec_trainer import RunningMeans
+from hf_latentrec.trainer.rec_trainer import RunningMeans, check_reasoner_is_used
 
 
 class TwoTerms(RecTrainer):
@@ -236,3 +237,14 @@ def test_processes_that_do_not_know_each_other_are_refused(make_trainer, monkeyp
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes were launched.*a world of 1"):
         type(trainer)(trainer.model, trainer.args)
+
+
+def test_a_reasoner_that_is_not_asked_is_refused_where_processes_wait_for_it(make_model):
+    model = make_model(num_thoughts=0, reasoner_config={"reasoner": "latent_attention"})
+    several = SimpleNamespace(world_size=2, ddp_find_unused_parameters=False)
+    with pytest.raises(ValueError, match="num_thoughts is 0, so no loss reaches the weights of its reasoner"):
+        check_reasoner_is_used(model, several)
+    check_reasoner_is_used(model, SimpleNamespace(world_size=1, ddp_find_unused_parameters=False))
+    check_reasoner_is_used(model.requires_grad_(False), several)
+    check_reasoner_is_used(make_model(num_thoughts=0), several)
+    check_reasoner_is_used(make_model(reasoner_config={"reasoner": "latent_attention"}), several)
