@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
 from torch import nn
 
 from ..data.collators import NextItemCollator, PackedHistoryCollator
@@ -88,13 +89,23 @@ class LatentSFTTrainer(RecTrainer):
         columns = set(_column_names(dataset))
         if self.args.train_sampling_strategy == "group_by_length" and self.args.length_column_name not in columns:
             if columns >= PACKED_COLUMNS:
-                # Equal prompts first, then equal numbers of branches: both are padded.
-                counts = to_polars(dataset.select_columns(sorted(PACKED_COLUMNS)))
-                items, targets = counts["items"].list.len(), counts["targets"].list.len()
-                return (items.cast(int) * (int(targets.max()) + 1) + targets).to_list()
+                return self._packed_lengths(to_polars(dataset.select_columns(sorted(PACKED_COLUMNS))))
             if columns >= EXAMPLE_COLUMNS:
                 return to_polars(dataset.select_columns(["history"]))["history"].list.len().to_list()
         return super()._lengths(dataset)
+
+    def _packed_lengths(self, rows: pl.DataFrame) -> list[int]:
+        """Equal prompts first, then equal numbers of branches, then equal longest answers: all three are padded."""
+        items, targets = rows["items"].list.len().cast(int), rows["targets"].list.len().cast(int)
+        longest = pl.Series([0]).new_from_index(0, len(rows))
+        if isinstance(self.processing_class, LatentRecProcessor):
+            catalog = self.processing_class.catalog
+            tokens = pl.DataFrame({"target": catalog.item_ids, "tokens": catalog.offsets[1:] - catalog.offsets[:-1]})
+            answers = rows.select(pl.col("items").list.gather("targets").alias("target")).with_row_index()
+            longest = (
+                answers.explode("target").join(tokens, on="target").group_by("index").agg(pl.col("tokens").max())
+            ).sort("index")["tokens"]
+        return ((items * (int(targets.max()) + 1) + targets) * (int(longest.max()) + 1) + longest).to_list()
 
 
 def _why_not_collated_here(

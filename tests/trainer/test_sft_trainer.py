@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from datasets import Dataset
 
-from hf_latentrec import LatentRecProcessor
+from hf_latentrec import ItemCatalog, LatentRecProcessor
 from hf_latentrec.data import NextItemCollator, PackedHistoryCollator
 from hf_latentrec.trainer import LatentSFTConfig, LatentSFTTrainer
 from tests.tiny import make_tiny_recommender
@@ -169,3 +170,20 @@ def test_rows_are_grouped_by_length_without_a_column(make_tiny_trainer, pack_his
     named = make_tiny_trainer(pack_histories, length_column_name="n", **settings)
     named.train_dataset = named.train_dataset.add_column("n", list(range(len(named.train_dataset))))
     assert named._lengths(named.train_dataset) == list(range(len(named.train_dataset)))
+
+
+def test_packs_of_one_size_are_grouped_by_their_longest_answer(make_tiny_trainer):
+    titles = ["Soap", "A comb", "Shampoo and conditioner", "Oil"]
+    items = [{"item_id": f"i{row}", "title": title} for row, title in enumerate(titles)]
+    tokenizer = make_tiny_recommender().processor.tokenizer
+    processor = LatentRecProcessor(tokenizer, ItemCatalog.from_items(items, tokenizer, item_tokenization="title"))
+    histories = [("a", ["i2", "i1"], "i0"), ("b", ["i0", "i1"], "i2"), ("c", ["i2", "i3"], "i1"), ("d", ["i0"], "i3")]
+    train = Dataset.from_dict(dict(zip(("user_id", "history", "target"), zip(*histories, strict=True), strict=True)))
+    trainer = make_tiny_trainer(
+        True,
+        template="{history}",
+        train_sampling_strategy="group_by_length",
+        change=lambda kwargs: {**kwargs, "train_dataset": train, "eval_dataset": None, "processing_class": processor},
+    )
+    lengths = trainer._lengths(trainer.train_dataset)
+    assert sorted(range(4), key=lengths.__getitem__) == [3, 0, 2, 1]  # 1 item; then answers of 5, 7 and 24 tokens
