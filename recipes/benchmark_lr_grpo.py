@@ -63,11 +63,15 @@ def shared_logps(model: Qwen3ForLatentReasoningRec, step: Step) -> torch.Tensor:
     return model(step.input_ids, labels=step.labels, thought_noise=step.thought_noise).logps
 
 
-def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step, all_logits: bool = True) -> torch.Tensor:
+def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step, where: str = "all") -> torch.Tensor:
     """
     The usual way: the prompt stands there once per sample, one full pass gives the thoughts, and a second full pass
-    over prompt, thought and answer the probabilities. As a `...ForCausalLM` does by default, it computes
-    logits at all positions; with `all_logits=False` those of the answer alone.
+    over prompt, thought and answer the probabilities.
+
+    `where` says how much of the sequence the output projection and the softmax take. `"all"`: both take all of it, as
+    the usual code for perplexities does (a cross entropy without reduction, the prompt masked). `"logits"`: logits at
+    all positions, as the forward of a causal language model gives them, then the softmax at those of the answer.
+    `"answer"`: both at those of the answer only.
     """
     B, K, D = step.thought_noise.shape
     prompts = step.input_ids.repeat_interleave(K, dim=0)
@@ -81,15 +85,19 @@ def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step, all_logits: bo
     thought = thought + step.thought_noise.view(B * K, 1, D)
     sequence = torch.cat([embeds(prompts), thought, embeds(answers[:, :-1])], dim=1)
     hidden = model.model(inputs_embeds=sequence, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden)[:, L:] if all_logits else model.lm_head(hidden[:, L:])
-    logps = logits.log_softmax(-1).gather(-1, answers[..., None])
-    return logps.view(B, K, -1)
+    logits = model.lm_head(hidden[:, L:] if where == "answer" else hidden)
+    labels = answers if where == "answer" else nn.functional.pad(answers, (L, 0), value=-100)
+    if where == "logits":
+        logits, labels = logits[:, L:], answers
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return -losses.view(B, K, -1)[..., -answers.shape[1] :]
 
 
 WAYS = {
     "shared": shared_logps,
     "repeated": repeated_logps,
-    "repeated_answer_logits": partial(repeated_logps, all_logits=False),
+    "repeated_slice": partial(repeated_logps, where="logits"),
+    "repeated_answer": partial(repeated_logps, where="answer"),
 }
 
 

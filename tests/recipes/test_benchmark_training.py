@@ -36,7 +36,7 @@ def test_every_setting_is_checked_timed_and_printed(capsys):
     printed = capsys.readouterr().out.splitlines()
     results = json.loads(printed[-1])
     names = [f"pack_speedup{mode}{s.suffix}" for s in recipe.SETTINGS.values() for mode in ("", "_thinking")]
-    names += [f"lr_grpo_{what}{logits}" for what in ("speedup", "memory_ratio") for logits in ("", "_answer_logits")]
+    names += [f"lr_grpo_{what}{form}" for what in ("speedup", "memory_ratio") for form in ("", "_slice", "_answer")]
     assert sorted(results) == sorted(names) and all(value > 0 for value in results.values())
     assert sum(line.startswith(("| stride", "| whole", "| vocabulary")) for line in printed) == 8
 

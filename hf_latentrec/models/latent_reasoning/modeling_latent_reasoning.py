@@ -192,8 +192,8 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
 
 def _pick_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of tokens [...] under logits [..., V], in float32."""
-    logits = logits.float()
-    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+    losses = nn.functional.cross_entropy(logits.flatten(0, -2).float(), tokens.flatten(), reduction="none")
+    return -losses.view(tokens.shape)
 
 
 def _states_in_prompt(hidden_BLD: torch.Tensor, branch_starts_BG: torch.Tensor, answer_length: int) -> torch.Tensor:
