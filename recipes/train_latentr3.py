@@ -93,14 +93,21 @@ def make_trainer(
     output_dir = str(Path(args.output_dir) / stage.name)
     data = {"train_dataset": splits["train"], "processing_class": processor}
     if stage.kind == "rl":
-        changes = {"output_dir": output_dir, **stage.settings}
+        batch_size = args.per_device_train_batch_size
+        changes = {"output_dir": output_dir, "per_device_eval_batch_size": batch_size, **stage.settings}
         if tunes_everything := not stage.settings.get("train_only_reasoner", args.train_only_reasoner):
             changes["learning_rate"] = stages.full_learning_rate
         config = stage_settings(args, LRGRPOConfig, **changes)
         peft_config = get_peft_config(model_args) if tunes_everything else None
         collator = NextItemCollator(processor)
         return LRGRPOTrainer(
-            model, config, data_collator=collator, evaluator=validation, peft_config=peft_config, **data
+            model,
+            config,
+            data_collator=collator,
+            evaluator=validation,
+            eval_dataset=validation.examples,  # its rewards, beside its ranks
+            peft_config=peft_config,
+            **data,
         )
     config = stage_settings(
         args,
