@@ -5,6 +5,7 @@ Shapes: B prompts, K samples of a thought, L prompt, T answer, D hidden, V vocab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,15 +64,10 @@ def shared_logps(model: Qwen3ForLatentReasoningRec, step: Step) -> torch.Tensor:
     return model(step.input_ids, labels=step.labels, thought_noise=step.thought_noise).logps
 
 
-def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step, where: str = "all") -> torch.Tensor:
+def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step) -> torch.Tensor:
     """
-    The usual way: the prompt stands there once per sample, one full pass gives the thoughts, and a second full pass
-    over prompt, thought and answer the probabilities.
-
-    `where` says how much of the sequence the output projection and the softmax take. `"all"`: both take all of it, as
-    the usual code for perplexities does (a cross entropy without reduction, the prompt masked). `"logits"`: logits at
-    all positions, as the forward of a causal language model gives them, then the softmax at those of the answer.
-    `"answer"`: both at those of the answer only.
+    The prompt stands there once per sample: one full pass over it gives the thoughts, a second one over prompt,
+    thought and answer the probabilities. Logits are computed for the answer alone.
     """
     B, K, D = step.thought_noise.shape
     prompts = step.input_ids.repeat_interleave(K, dim=0)
@@ -84,39 +80,44 @@ def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step, where: str = "
     thought = model.reasoner(ThoughtState(None, seen, hidden[:, -1:], (hidden,), (positions,), None, None))
     thought = thought + step.thought_noise.view(B * K, 1, D)
     sequence = torch.cat([embeds(prompts), thought, embeds(answers[:, :-1])], dim=1)
-    hidden = model.model(inputs_embeds=sequence, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden[:, L:] if where == "answer" else hidden)
-    labels = answers if where == "answer" else nn.functional.pad(answers, (L, 0), value=-100)
-    if where == "logits":
-        logits, labels = logits[:, L:], answers
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return -losses.view(B, K, -1)[..., -answers.shape[1] :]
+    hidden = model.model(inputs_embeds=sequence, use_cache=False).last_hidden_state[:, L:]
+    losses = nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), answers.flatten(), reduction="none")
+    return -losses.view(B, K, -1)
 
 
-WAYS = {
-    "shared": shared_logps,
-    "repeated": repeated_logps,
-    "repeated_slice": partial(repeated_logps, where="logits"),
-    "repeated_answer": partial(repeated_logps, where="answer"),
-}
-
-
-def train(model: nn.Module, step: Step, logps_of) -> torch.Tensor:
-    """Rewards, advantages, loss and the reasoner's gradients (Eq. 6 to 8)."""
+def train(
+    model: nn.Module, step: Step, logps_of: Callable[[nn.Module, Step], torch.Tensor], rolls_out: bool = False
+) -> torch.Tensor:
+    """
+    Rewards, advantages, loss and the reasoner's gradients (Eq. 6 to 8). With `rolls_out`, the rewards come from a
+    forward without gradient, and the loss computes thoughts and probabilities again.
+    """
     model.zero_grad()
+    with torch.no_grad():
+        old_logps = logps_of(model, step) if rolls_out else None
     logps = logps_of(model, step)
+    old_logps = logps.detach() if old_logps is None else old_logps
     mask = torch.ones_like(logps, dtype=torch.bool)
-    advantages = batch_advantage(perplexity_reward(logps.detach(), mask).rewards).advantages
-    loss = clipped_policy_loss(logps, logps.detach(), advantages, mask, 0.2, 0.28).loss.mean()
+    advantages = batch_advantage(perplexity_reward(old_logps, mask).rewards).advantages
+    loss = clipped_policy_loss(logps, old_logps, advantages, mask, 0.2, 0.28).loss.mean()
     loss.backward()
     return loss.detach()
+
+
+# The usual way has the two phases of GRPO: rewards of a rollout, then a loss that recomputes the thoughts, as the
+# script that was published with the paper does. The kinder form takes the rewards from the loss' own forward, as ours.
+WAYS = {
+    "shared": partial(train, logps_of=shared_logps),
+    "repeated": partial(train, logps_of=repeated_logps, rolls_out=True),
+    "repeated_one_phase": partial(train, logps_of=repeated_logps),
+}
 
 
 def check_equal(model: nn.Module, step: Step) -> None:
     """Raises where a way differs in the loss or in a gradient of the reasoner."""
     losses, gradients = [], []
-    for logps_of in WAYS.values():
-        losses.append(train(model, step, logps_of))
+    for run in WAYS.values():
+        losses.append(run(model, step))
         gradients.append({name: parameter.grad.clone() for name, parameter in model.reasoner.named_parameters()})
     differences = {}
     for way, loss, gradient in zip(WAYS, losses, gradients, strict=True):
@@ -132,7 +133,7 @@ def measure_lr_grpo(num_prompts: int, repeats: int) -> tuple[dict[str, float], d
     """Seconds and peak bytes of a step in every way, after a check that all give the same."""
     model, step = build(), make_step(num_prompts)
     check_equal(model, step)
-    runs = {way: partial(train, model, step, logps_of) for way, logps_of in WAYS.items()}
+    runs = {way: partial(run, model, step) for way, run in WAYS.items()}
     return time_alternating(runs, repeats=repeats), {way: peak_memory(run) for way, run in runs.items()}
 
 

@@ -24,10 +24,10 @@ over the catalog; in `vocabulary` over all tokens, where the output projection, 
 ratio. The column `tokens` holds the ratio of the tokens that pass through the layers.
 
 **LR-GRPO** (`lr_grpo`): rewards, advantages, loss and the reasoner's gradients of one step, 8 samples of a thought,
-prompts of 200 tokens, answers of 12, vocabulary 8,192: one encoded prompt for all samples against the prompt repeated
-for each, with the thought from one full pass and the probabilities from a second: `lr_grpo_speedup`. Two kinder forms
-of the usual way are measured, too: logits at all positions but a softmax for the answer alone (`_slice`), and both for
-the answer alone (`_answer`). See benchmark_lr_grpo.py.
+prompts of 200 tokens, answers of 12, vocabulary 8,192. Ours encodes a prompt once for all samples and takes the
+rewards from the loss' own forward. The usual way repeats the prompt for each sample, with one full pass for the
+thoughts and one for the probabilities, in the rollout and again for the loss; `_one_phase` leaves the rollout out, as
+ours does. See benchmark_lr_grpo.py.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def test_every_setting_is_checked_timed_and_printed(capsys):
     printed = capsys.readouterr().out.splitlines()
     results = json.loads(printed[-1])
     names = [f"pack_speedup{mode}{s.suffix}" for s in recipe.SETTINGS.values() for mode in ("", "_thinking")]
-    names += [f"lr_grpo_{what}{form}" for what in ("speedup", "memory_ratio") for form in ("", "_slice", "_answer")]
+    names += [f"lr_grpo_{what}{form}" for what in ("speedup", "memory_ratio") for form in ("", "_one_phase")]
     assert sorted(results) == sorted(names) and all(value > 0 for value in results.values())
     assert sum(line.startswith(("| stride", "| whole", "| vocabulary")) for line in printed) == 8
 
@@ -57,7 +57,8 @@ def test_a_wrong_lr_grpo_step_ends_the_benchmark(monkeypatch):
     def with_less_noise(model, step):
         return model(step.input_ids, labels=step.labels, thought_noise=step.thought_noise * 0.9).logps
 
-    monkeypatch.setitem(benchmark_lr_grpo.WAYS, "repeated", with_less_noise)
+    wrong = partial(benchmark_lr_grpo.train, logps_of=with_less_noise)
+    monkeypatch.setitem(benchmark_lr_grpo.WAYS, "repeated", wrong)
     with pytest.raises(SystemExit, match="LR-GRPO: the .* of 'repeated'.* differs by"):
         recipe.main(["--settings", "lr_grpo", "--prompts=2", "--lr_grpo_repeats=1"])
 
