@@ -40,7 +40,8 @@ import numpy as np
 import polars as pl
 import torch
 from benchmark_data import beauty_folder
-from benchmark_lr_grpo import measure_lr_grpo
+from benchmark_lr_grpo import SIZES as LR_GRPO_SIZES
+from benchmark_lr_grpo import TOLERANCE, measure_lr_grpo
 from benchmarking import machine, print_json, print_table, time_alternating
 from datasets import Dataset, concatenate_datasets
 
@@ -58,16 +59,7 @@ from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, b
 
 
 NUM_THOUGHTS = 4
-TOLERANCE = 1e-4
-SIZES = {
-    "vocab_size": 152_960,
-    "hidden_size": 256,
-    "intermediate_size": 768,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-}
+SIZES = {**LR_GRPO_SIZES, "vocab_size": 152_960}
 # Interactions per user of Beauty (2014, 5-core), by quantile.
 BEAUTY_QUANTILES = [0.0, 0.25, 0.33, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0]
 BEAUTY_LENGTHS = [5, 5, 6, 6, 9, 14, 21, 43, 98, 204]
