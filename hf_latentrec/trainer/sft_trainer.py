@@ -102,9 +102,8 @@ class LatentSFTTrainer(RecTrainer):
             catalog = self.processing_class.catalog
             tokens = pl.DataFrame({"target": catalog.item_ids, "tokens": catalog.offsets[1:] - catalog.offsets[:-1]})
             answers = rows.select(pl.col("items").list.gather("targets").alias("target")).with_row_index()
-            longest = (
-                answers.explode("target").join(tokens, on="target").group_by("index").agg(pl.col("tokens").max())
-            ).sort("index")["tokens"]
+            known = answers.explode("target").join(tokens, on="target", how="left")  # the collator names unknown items
+            longest = known.group_by("index").agg(pl.col("tokens").max().fill_null(0)).sort("index")["tokens"]
         return ((items * (int(targets.max()) + 1) + targets) * (int(longest.max()) + 1) + longest).to_list()
 
 

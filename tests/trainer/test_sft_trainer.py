@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from hf_latentrec import ItemCatalog, LatentRecProcessor
-from hf_latentrec.data import NextItemCollator, PackedHistoryCollator
+from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
 from hf_latentrec.trainer import LatentSFTConfig, LatentSFTTrainer
 from tests.tiny import make_tiny_recommender
 
@@ -187,3 +187,8 @@ def test_packs_of_one_size_are_grouped_by_their_longest_answer(make_tiny_trainer
     )
     lengths = trainer._lengths(trainer.train_dataset)
     assert sorted(range(4), key=lengths.__getitem__) == [3, 0, 2, 1]  # 1 item; then answers of 5, 7 and 24 tokens
+
+    unknown = train.select([0]).to_dict() | {"target": ["nowhere"]}
+    trainer.train_dataset = pack_examples(Dataset.from_dict(unknown))
+    with pytest.raises(ValueError, match="item_id 'nowhere' is not in the catalog"):
+        trainer.train()
