@@ -12,7 +12,7 @@ from torch import nn
 
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.trainer import LRGRPOConfig, LRGRPOTrainer
-from hf_latentrec.trainer.lr_grpo_trainer import rows_in_global_batch
+from hf_latentrec.trainer.thought_grpo_trainer import rows_in_global_batch
 
 
 END = 3
