@@ -12,6 +12,8 @@ from .advantages import (
     group_advantage,
 )
 from .checkpoints import last_complete_checkpoint
+from .flr_grpo_config import FLRGRPOConfig
+from .flr_grpo_trainer import FLRGRPOTrainer
 from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
 from .lasar_grpo_config import LASARGRPOConfig
@@ -34,6 +36,8 @@ __all__ = [
     "BaselineAdvantage",
     "BatchAdvantage",
     "EpochSampler",
+    "FLRGRPOConfig",
+    "FLRGRPOTrainer",
     "GroupAdvantage",
     "LASARGRPOConfig",
     "LASARGRPOTrainer",

@@ -56,6 +56,12 @@ class LRGRPOTrainer(ThoughtGRPOTrainer):
         if args.reward == "exact_match":
             self.require_whole_model("generated answers need")
 
+    def prepare_policy(self, model):
+        """As in [`ThoughtGRPOTrainer`]; the weights of FLR's losses, which are no part of this one, rest."""
+        if model.config.reasoner_config.num_factors is not None:
+            model.reasoner.loss_log_variances.requires_grad_(False)
+        super().prepare_policy(model)
+
     @property
     def needs_item_trie(self) -> bool:
         """Where probabilities are normalized over the catalog, or answers are generated."""
