@@ -60,7 +60,7 @@ def data_dir(tmp_path_factory):
 def run(*arguments):
     classes = (
         recipe.TitleDataArguments,
-        recipe.TitleModelArguments,
+        recipe.LatentR3ModelArguments,
         recipe.LatentR3StageArguments,
         recipe.LatentR3Config,
     )
@@ -210,7 +210,7 @@ def test_items_without_titles_are_named(tmp_path, titles, message):
 def test_configs_are_settings_that_exist(config):
     classes = (
         recipe.TitleDataArguments,
-        recipe.TitleModelArguments,
+        recipe.LatentR3ModelArguments,
         recipe.LatentR3StageArguments,
         recipe.LatentR3Config,
     )
