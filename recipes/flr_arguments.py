@@ -75,6 +75,17 @@ class FLRModelArguments(TitleModelArguments):
         metadata={"help": "How often a thought is refined, T (num_iterations is GRPO's: steps on each rollout)."},
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_factors", "factor_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; pass at least 1")
+        if self.model_name_or_path is None and self.num_factors > self.hidden_size:
+            raise ValueError(
+                f"num_factors is {self.num_factors} and hidden_size {self.hidden_size}, which cannot hold more factors "
+                "than that; pass fewer factors or a larger hidden_size"
+            )
+
 
 @dataclass
 class FLRStageArguments(TitleStageArguments):

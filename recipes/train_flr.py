@@ -43,9 +43,9 @@ def fixed_weights(stages: list[str], args: FLRConfig) -> dict[str, float] | None
     for stage in stages:
         if missing := set(TABLE_3.get(stage, [])) - set(weights):
             raise ValueError(
-                f"stage {stage} needs a weight of {sorted(missing)[0]}, but factor_losses is {args.factor_losses} and "
-                f"factor_loss_weights {args.factor_loss_weights}; name all losses and a weight of each, or leave out "
-                "the weights, which are learned then"
+                f"stage {stage} needs a weight of {sorted(missing)[0]!r}, but factor_losses is {args.factor_losses}, "
+                f"factor_loss_weights {args.factor_loss_weights}; give all losses and a weight of each, or no weights "
+                "(they are learned then)"
             )
     return weights
 
