@@ -12,14 +12,26 @@ from .advantages import (
     group_advantage,
 )
 from .checkpoints import last_complete_checkpoint
+from .factor_losses import FactorLossConfig
 from .flr_grpo_config import FLRGRPOConfig
 from .flr_grpo_trainer import FLRGRPOTrainer
+from .flr_sft_config import FLRSFTConfig
+from .flr_sft_trainer import FLRSFTTrainer
 from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
 from .lora import add_lora, added_token_ids, merge_lora
-from .losses import PolicyLoss, clipped_policy_loss, group_mean, kl_k3
+from .losses import (
+    PolicyLoss,
+    attention_diversity_loss,
+    clipped_policy_loss,
+    group_mean,
+    kl_k3,
+    orthogonality_loss,
+    sparsity_loss,
+    uncertainty_weighted,
+)
 from .lr_grpo_config import LRGRPOConfig
 from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
@@ -38,6 +50,9 @@ __all__ = [
     "EpochSampler",
     "FLRGRPOConfig",
     "FLRGRPOTrainer",
+    "FLRSFTConfig",
+    "FLRSFTTrainer",
+    "FactorLossConfig",
     "GroupAdvantage",
     "LASARGRPOConfig",
     "LASARGRPOTrainer",
@@ -55,6 +70,7 @@ __all__ = [
     "ThoughtGRPOTrainer",
     "add_lora",
     "added_token_ids",
+    "attention_diversity_loss",
     "baseline_advantage",
     "batch_advantage",
     "clipped_policy_loss",
@@ -66,6 +82,9 @@ __all__ = [
     "mean_logps",
     "merge_lora",
     "ndcg_reward",
+    "orthogonality_loss",
     "perplexity_reward",
     "rule_reward",
+    "sparsity_loss",
+    "uncertainty_weighted",
 ]

@@ -188,11 +188,21 @@ def test_one_forward_gives_rewards_and_gradients(make_trainer, accumulation):
     assert train(make_trainer(Recorder, max_steps=1, **settings)).num_forwards == accumulation
 
 
-def test_rewards_rise(make_trainer):
-    settings = {"noise_std": 0.5, "num_generations": 8, "beta": 0.0, "per_device_train_batch_size": 8}
-    trainer = train(make_trainer(max_steps=40, learning_rate=1e-2, lr_scheduler_type="constant", **settings))
-    rewards = history(trainer, "reward")
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
+def test_a_step_favours_the_better_thoughts(make_trainer):
+    """The target becomes likelier after thoughts that beat the unperturbed one than after those that fall behind."""
+    settings = {"factor_losses": [], "beta": 0.0, "noise_std": 0.7, "num_generations": 8}
+    trainer = make_trainer(
+        Recorder, max_steps=1, optim="sgd", learning_rate=1e-2, per_device_train_batch_size=8, **settings
+    )
+
+    def advantage_of_targets(model, inputs):
+        with torch.no_grad():
+            logps = trainer.score(model.eval(), inputs).logps
+        return (inputs["advantages"] * logps.sum(-1) / (inputs["labels"] != -100).sum(-1)[:, None]).sum()
+
+    before = copy.deepcopy(trainer.model)
+    (inputs,) = train(trainer).trained
+    assert advantage_of_targets(trainer.model, inputs) > advantage_of_targets(before, inputs) + 1e-3
 
 
 def test_one_answer_in_the_catalog(make_trainer, titles):

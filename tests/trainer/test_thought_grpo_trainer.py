@@ -45,11 +45,7 @@ by_both = pytest.mark.parametrize("trainer_class", [LRRecorder, FLRRecorder])
 
 @pytest.mark.parametrize(
     ("trainer_class", "settings"),
-    [
-        (LRRecorder, {"advantage": "batch"}),
-        (LRRecorder, {"advantage": "group"}),
-        (FLRRecorder, {"learning_rate": 0.1}),
-    ],
+    [(LRRecorder, {"advantage": "batch"}), (LRRecorder, {"advantage": "group"}), (FLRRecorder, GENTLE)],
 )
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 4), (3, 3)])
 def test_accumulated_gradient_equals_that_of_one_batch(
