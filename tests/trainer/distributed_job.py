@@ -1,6 +1,6 @@
 """A step or two of plain SGD with learning rate 1, so that the weights move by the gradient.
 
-Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group OUT` on any number of processes; the
+Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group|flr_grpo OUT` on any number of processes; the
 main one writes the change of every weight.
 """
 
@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from hf_latentrec.data import NextItemCollator, PackedHistoryCollator, pack_examples
 from hf_latentrec.evaluation import RecEvaluator
 from hf_latentrec.trainer import (
+    FLRGRPOConfig,
+    FLRGRPOTrainer,
     LASARGRPOConfig,
     LASARGRPOTrainer,
     LatentSFTConfig,
@@ -27,9 +29,18 @@ from hf_latentrec.trainer import (
 from tests.tiny import make_tiny_recommender
 
 
+THOUGHTS = {
+    "lr_grpo_batch": (2, "latent_attention"),
+    "lr_grpo_group": (2, "latent_attention"),
+    "flr_grpo": (1, "factorized_attention"),
+}
+
+
 def main(algorithm: str, out: Path) -> None:
-    reasoner = {"reasoner": "latent_attention" if algorithm.startswith("lr_grpo") else "feedback"}
-    model, processor, splits = make_tiny_recommender(num_thoughts=2, reasoner_config=reasoner, initializer_range=0.2)
+    num_thoughts, reasoner = THOUGHTS.get(algorithm, (2, "feedback"))
+    model, processor, splits = make_tiny_recommender(
+        num_thoughts, reasoner_config={"reasoner": reasoner}, initializer_range=0.2
+    )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     settings = {
         "output_dir": str(out / "run"), "max_steps": 1,
@@ -41,17 +52,22 @@ def main(algorithm: str, out: Path) -> None:
         # Histories hold different numbers of targets, so the processes hold different numbers of tokens.
         dataset, collator = pack_examples(splits["train"]), PackedHistoryCollator(processor)
         trainer_class, config = LatentSFTTrainer, LatentSFTConfig(**settings)
-    elif algorithm.startswith("lr_grpo"):
+    elif algorithm == "lr_grpo_group":
         dataset, collator = splits["train"], NextItemCollator(processor)
-        settings["noise_std"] = 0.5
-        if algorithm == "lr_grpo_batch":
-            # A step of two micro-batches, and one of a single uneven one: 2 and 1 prompts on two processes.
-            dataset, settings["accelerator_config"] = dataset.select(range(11)), {"even_batches": False}
-            settings |= {"max_steps": 2, "gradient_accumulation_steps": 2}
-            settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
-        else:
-            settings |= {"advantage": "group", "beta": 0.1, "train_only_reasoner": False}
+        settings |= {"noise_std": 0.5, "advantage": "group", "beta": 0.1, "train_only_reasoner": False}
         trainer_class, config = LRGRPOTrainer, LRGRPOConfig(**settings)
+    elif algorithm in THOUGHTS:
+        # A step of two micro-batches, and one of a single uneven one: 2 and 1 prompts on two processes.
+        dataset, collator = splits["train"].select(range(11)), NextItemCollator(processor)
+        settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "noise_std": 0.5}
+        settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
+        settings["accelerator_config"] = {"even_batches": False}
+        if algorithm == "flr_grpo":
+            # The losses of factors have larger gradients. Log-probabilities over the catalog tell thoughts apart.
+            settings |= {"learning_rate": 0.1, "beta": 0.1, "normalize": "catalog"}
+            trainer_class, config = FLRGRPOTrainer, FLRGRPOConfig(**settings)
+        else:
+            trainer_class, config = LRGRPOTrainer, LRGRPOConfig(**settings)
     else:
         dataset, collator = splits["train"], NextItemCollator(processor)
         # Half of the catalog as candidates, so that targets are among them and rewards differ.
