@@ -3,9 +3,18 @@ functions."""
 
 from __future__ import annotations
 
-from .advantages import BatchAdvantage, GroupAdvantage, batch_advantage, group_advantage
+from .advantages import (
+    BaselineAdvantage,
+    BatchAdvantage,
+    GroupAdvantage,
+    baseline_advantage,
+    batch_advantage,
+    group_advantage,
+)
 from .checkpoints import last_complete_checkpoint
 from .factor_losses import FactorLossConfig
+from .flr_grpo_config import FLRGRPOConfig
+from .flr_grpo_trainer import FLRGRPOTrainer
 from .flr_sft_config import FLRSFTConfig
 from .flr_sft_trainer import FLRSFTTrainer
 from .grpo_config import RecGRPOConfig
@@ -27,15 +36,20 @@ from .lr_grpo_config import LRGRPOConfig
 from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
-from .rewards import PerplexityReward, ndcg_reward, perplexity_reward, rule_reward
+from .rewards import PerplexityReward, hybrid_reward, mean_logps, ndcg_reward, perplexity_reward, rule_reward
 from .sampling import EpochSampler
 from .sft_config import LatentSFTConfig
 from .sft_trainer import LatentSFTTrainer
+from .thought_grpo_config import ThoughtGRPOConfig
+from .thought_grpo_trainer import ThoughtGRPOTrainer
 
 
 __all__ = [
+    "BaselineAdvantage",
     "BatchAdvantage",
     "EpochSampler",
+    "FLRGRPOConfig",
+    "FLRGRPOTrainer",
     "FLRSFTConfig",
     "FLRSFTTrainer",
     "FactorLossConfig",
@@ -52,15 +66,20 @@ __all__ = [
     "RecGRPOConfig",
     "RecGRPOTrainer",
     "RecTrainer",
+    "ThoughtGRPOConfig",
+    "ThoughtGRPOTrainer",
     "add_lora",
     "added_token_ids",
     "attention_diversity_loss",
+    "baseline_advantage",
     "batch_advantage",
     "clipped_policy_loss",
     "group_advantage",
     "group_mean",
+    "hybrid_reward",
     "kl_k3",
     "last_complete_checkpoint",
+    "mean_logps",
     "merge_lora",
     "ndcg_reward",
     "orthogonality_loss",

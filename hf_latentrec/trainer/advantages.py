@@ -98,4 +98,42 @@ def batch_advantage(
     return BatchAdvantage(advantages, baseline, has_zero_std)
 
 
-__all__ = ["BatchAdvantage", "GroupAdvantage", "batch_advantage", "group_advantage"]
+class BaselineAdvantage(NamedTuple):
+    """Advantages [B, K] and which groups have equal rewards [B]."""
+
+    advantages: torch.Tensor
+    has_zero_std: torch.Tensor
+
+
+def baseline_advantage(rewards: torch.Tensor, eps: float = 1e-6) -> BaselineAdvantage:
+    """
+    Rewards relative to the unperturbed thought of their group, FLR Eq. 11.
+
+    `A_i = (r_i - r_1) / (||r_{2:K} - r_1|| + eps)` with the L2 norm. The unperturbed thought's own advantage is 0, and
+    so are all of a group whose rewards are equal, exactly.
+
+    Args:
+        rewards (`torch.Tensor` [B, K]): column 0 holds those of the unperturbed thoughts.
+        eps (`float`, *optional*, defaults to 1e-6): added to the norm.
+
+    Returns:
+        `BaselineAdvantage`
+
+    Example:
+        >>> baseline_advantage(torch.tensor([[1.0, 4.0, -3.0], [0.1, 0.1, 0.1]])).advantages  # norms 5 and 0
+        tensor([[ 0.0000,  0.6000, -0.8000],
+                [ 0.0000,  0.0000,  0.0000]])
+    """
+    deviation = rewards - rewards[:, :1]
+    norm = deviation.norm(dim=-1, keepdim=True)  # the first deviation is 0, so this is the norm of the others
+    return BaselineAdvantage(deviation / (norm + eps), (deviation == 0).all(-1))
+
+
+__all__ = [
+    "BaselineAdvantage",
+    "BatchAdvantage",
+    "GroupAdvantage",
+    "baseline_advantage",
+    "batch_advantage",
+    "group_advantage",
+]

@@ -1,57 +1,42 @@
 """LatentR³'s reinforcement learning: LR-GRPO over perturbed thoughts.
 
-Shapes: B prompts, K thoughts of a prompt, T answer, D hidden, J micro-batches of a step, W processes.
+Shapes: B prompts, K thoughts of a prompt, T answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 
 from .advantages import batch_advantage, group_advantage
-from .grpo_trainer import RecGRPOTrainer, answer_mask
-from .losses import group_mean
 from .lr_grpo_config import LRGRPOConfig
 from .rewards import IGNORE_INDEX, perplexity_reward, rule_reward
+from .thought_grpo_trainer import ThoughtGRPOTrainer
 
 
-class LRGRPOTrainer(RecGRPOTrainer):
+class LRGRPOTrainer(ThoughtGRPOTrainer):
     """
     LR-GRPO (LatentR³, section 3.3): K samples of the last thought, `r^1 = r` and `r^k = r + noise` (Eq. 5), their
-    rewards (Eq. 6), batch-relative advantages (Eq. 7) and the objective of Eq. 8, clipped as in the public code.
+    rewards (Eq. 6), batch-relative advantages (Eq. 7) and the objective of Eq. 8, clipped as in the public code. See
+    [`ThoughtGRPOTrainer`] for the thoughts, their noise and what is logged; `frac_perplexity_clamped` comes to it.
 
-    All thoughts of a prompt are branches of it, so a prompt is encoded once. Where a step is one micro-batch and is
-    trained on once, its training forward also gives the rewards; else a forward without gradient does, for all
-    micro-batches before the first is trained on. Both give the same gradient.
+    Batch-relative advantages need the rewards of all micro-batches of a step: only a step of one micro-batch takes
+    them from its training forward.
 
     Eq. 8 scores the target after every thought, so a negative advantage makes the target itself less likely. Relative
     to the batch, users whose targets are harder to predict than the batch's have those: they are given up for the
     others, and the mean `reward` may fall. Watch a ranking metric of validation users, and keep the best checkpoint.
 
-    The noise of a step is one draw for the global batch, from a generator of its own that is seeded by `args.seed` and
-    the step: neither the number of processes nor that of micro-batches changes it, and a resumed run draws what the
-    uninterrupted one does. With `beta > 0`, the reference thinks for itself and gets the same noise. Given the
-    policy's thought instead, a reference that shares its backbone would be the policy, and the divergence 0.
-
-    Logged besides TRL's names: `reward` and `reward_perturbed` (means over unperturbed and perturbed thoughts),
-    `reward_std` (within a group), `frac_reward_zero_std`, `frac_perplexity_clamped`, `noise_to_thought_norm` (of the
-    perturbed thoughts), `entropy` (in nats, of what is predicted after the unperturbed thought). Evaluation returns
-    the same with the prefix `eval_`, under noise that is the same in every evaluation; its loss takes each of its
-    batches as a global batch.
-
     Args:
-        model (`PreTrainedModel`): the policy, with at least one thought. Its state at this moment is also the
-            reference.
+        model (`PreTrainedModel`): the policy, with at least one thought, of any reasoner. Its state at this moment is
+            also the reference.
         args (`LRGRPOConfig`): settings. Everything but `model.reasoner` is frozen with `train_only_reasoner`.
         kwargs: as for [`RecTrainer`]; `labels` of a batch are the targets' tokens [B, T].
 
     Raises:
-        ValueError: for a model that does not think, a reasoner that has nothing to train, or a sharded model where
-            answers are generated; while training, for targets that the item trie does not hold.
+        ValueError: as [`ThoughtGRPOTrainer`], or for a sharded model where answers are generated.
 
     Example:
         >>> trainer = LRGRPOTrainer(
@@ -71,102 +56,35 @@ class LRGRPOTrainer(RecGRPOTrainer):
         if args.reward == "exact_match":
             self.require_whole_model("generated answers need")
 
-    def prepare_policy(self, model: nn.Module) -> None:
-        """Freezes everything but the reasoner, where that is asked for."""
-        if model.config.num_thoughts == 0:
-            raise ValueError(
-                "LRGRPOTrainer: the model's num_thoughts is 0, so there is no thought to perturb; train one with "
-                "num_thoughts=1"
-            )
-        if not self.args.train_only_reasoner:
-            return
-        if isinstance(model, PeftModel):
-            raise ValueError(
-                "LRGRPOTrainer: train_only_reasoner would freeze the adapter of this PEFT model; pass "
-                "train_only_reasoner=False, or merge the adapter with model.merge_and_unload()"
-            )
-        if not any(True for _ in model.reasoner.parameters()):
-            raise ValueError(
-                f"LRGRPOTrainer: {type(model.reasoner).__name__} has no parameters to train; pass "
-                'train_only_reasoner=False, or a model with reasoner="latent_attention"'
-            )
-        model.requires_grad_(False)
-        model.reasoner.requires_grad_(True)
+    def prepare_policy(self, model):
+        """As in [`ThoughtGRPOTrainer`]; the weights of FLR's losses, which are no part of this one, rest."""
+        if model.config.reasoner_config.num_factors is not None:
+            model.reasoner.loss_log_variances.requires_grad_(False)
+        super().prepare_policy(model)
 
     @property
     def needs_item_trie(self) -> bool:
         """Where probabilities are normalized over the catalog, or answers are generated."""
         return super().needs_item_trie or self.args.reward == "exact_match"
 
-    # Rollout
+    @property
+    def advantages_span_groups(self) -> bool:
+        """Where they are relative to the global batch."""
+        return self.args.advantage == "batch"
 
-    def roll_out(self, model, batches, generator):
-        """Noise [B, K, D] of every prompt; answers and advantages where the training forward does not give them."""
-        for batch in batches:
-            self.check_targets(batch["labels"], batch.get("user_ids", ()))
-        rollouts = [
-            {
-                **{name: batch[name] for name in ("input_ids", "attention_mask", "labels")},
-                "thought_noise": noise_BKD,
-                "user_ids": batch.get("user_ids", ()),
-            }
-            for batch, noise_BKD in zip(batches, self.draw_noise(batches, generator), strict=True)
-        ]
+    def training_forward_gives_rewards(self, num_batches):
+        """As in [`ThoughtGRPOTrainer`], but never for answers that are generated first."""
+        return self.args.reward == "perplexity" and super().training_forward_gives_rewards(num_batches)
+
+    def reward_rollout(self, model, rollout):
+        """As in [`ThoughtGRPOTrainer`], or the rewards of generated answers."""
         if self.args.reward == "exact_match":
-            rewards = [self.answer_freely(rollout) for rollout in rollouts]
-            self.add_advantages(rollouts, rewards)
-        elif not self.training_forward_gives_rewards(len(batches)):
-            rewards = []
-            for rollout in rollouts:
-                logps = self.score(model, rollout).logps
-                rewards.append(self.perplexity_rewards(rollout, logps))
-                if self.args.num_iterations > 1:
-                    rollout["old_logps"] = logps
-            self.add_advantages(rollouts, rewards)
-        return rollouts
+            return self.answer_freely(rollout)
+        return super().reward_rollout(model, rollout)
 
-    def training_forward_gives_rewards(self, num_batches: int) -> bool:
-        """Whether log-probabilities of the training forward are the rollout's, and enough for the advantages."""
-        args = self.args
-        is_first_look = args.num_iterations == 1 and args.disable_dropout
-        return args.reward == "perplexity" and is_first_look and (num_batches == 1 or args.advantage == "group")
-
-    def check_targets(self, labels: torch.Tensor, user_ids: Sequence[str]) -> None:
-        """Raises a `ValueError` for a target without tokens, or one that the item trie does not hold."""
-        if labels.dim() != 2:
-            raise ValueError(
-                f"LRGRPOTrainer: labels have the shape {tuple(labels.shape)}; give one target per prompt [B, T], as "
-                "NextItemCollator does"
-            )
-        num_tokens = (labels != IGNORE_INDEX).sum(-1)
-        known = num_tokens > 0
-        if self.item_trie is not None:
-            known &= self.item_trie.is_leaf(self.item_trie.walk(labels).gather(1, num_tokens[:, None])[:, 0])
-        if not known.all():
-            row = int(known.logical_not().nonzero()[0])
-            who = f"user {user_ids[row]!r}" if user_ids else f"row {row} of the batch"
-            tokens = [token for token in labels[row].tolist() if token != IGNORE_INDEX]
-            raise ValueError(
-                f"LRGRPOTrainer: the target of {who} has the tokens {tokens}, which are no answer of the item trie; "
-                "leave the example out, or build trie and targets from one catalog"
-            )
-
-    def draw_noise(self, batches: Sequence[dict[str, Any]], generator: torch.Generator) -> list[torch.Tensor]:
-        """The noise [B, K, D] per micro-batch, 0 for the first thought: its rows of one draw for the global batch."""
-        sizes_J = torch.tensor([len(batch["labels"]) for batch in batches], device=self.args.device)
-        sizes_WJ = self.accelerator.gather(sizes_J).view(-1, len(batches)).cpu()
-        shape = (int(sizes_WJ.sum()), self.args.num_generations - 1, self.model.config.hidden_size)
-        noise = torch.randn(shape, generator=generator) * self.args.noise_std
-        return [
-            nn.functional.pad(noise[rows], (0, 0, 1, 0)).to(self.args.device)
-            for rows in rows_in_global_batch(sizes_WJ, self.args.process_index)
-        ]
-
-    # Rewards
-
-    def perplexity_rewards(self, rollout: dict[str, Any], logps: torch.Tensor) -> torch.Tensor:
+    def compute_rewards(self, rollout, output):
         """Rewards [B, K] of Eq. 6."""
-        rewards, clamped = perplexity_reward(logps, rollout["labels"] != IGNORE_INDEX)
+        rewards, clamped = perplexity_reward(output.logps, rollout["labels"] != IGNORE_INDEX)
         self.means.add("frac_perplexity_clamped", clamped.sum(), clamped.numel())
         return rewards
 
@@ -184,74 +102,15 @@ class LRGRPOTrainer(RecGRPOTrainer):
         rollout["labels"] = answers
         return rewards
 
-    def add_advantages(self, rollouts: Sequence[dict[str, Any]], rewards: Sequence[torch.Tensor]) -> None:
-        """Puts the advantages [B, K] of rewards [B, K] into the rollouts of a step; records what the rewards say."""
-        rewards_BK = torch.cat(list(rewards))
-        advantage = (
-            batch_advantage(rewards_BK, self._sum_over_processes)
-            if self.args.advantage == "batch"
-            else group_advantage(rewards_BK)
-        )
-        parts = advantage.advantages.split([len(rollout["labels"]) for rollout in rollouts])
-        for rollout, advantages in zip(rollouts, parts, strict=True):
-            rollout["advantages"] = advantages
-        num_prompts, perturbed = len(rewards_BK), rewards_BK[:, 1:]
-        self.means.add("reward", rewards_BK[:, 0].sum(), num_prompts)
-        self.means.add("reward_perturbed", perturbed.sum(), perturbed.numel())
-        self.means.add("reward_std", rewards_BK.std(-1).sum(), num_prompts)
-        self.means.add("frac_reward_zero_std", advantage.has_zero_std.sum(), num_prompts)
-
-    # Loss
-
-    def score(self, model, inputs, **kwargs):
-        """The model's output under the rollout's noise."""
-        relative = self.args.noise_scale == "relative"
-        return super().score(model, inputs, thought_noise=inputs["thought_noise"], relative_noise=relative, **kwargs)
-
-    def compute_terms(self, model, inputs, num_items_in_batch):
-        """The clipped objective and `beta` times the KL divergence; rewards first, where the rollout left them."""
-        output = self.score(model, inputs, output_entropy=True)
-        if "advantages" not in inputs:
-            self.add_advantages([inputs], [self.perplexity_rewards(inputs, output.logps.detach())])
-        self.record_thoughts(output, inputs)
-        return self.policy_terms(output.logps, inputs, num_items_in_batch), output
-
-    @torch.no_grad()
-    def record_thoughts(self, output: Any, inputs: dict[str, Any]) -> None:
-        """Records the entropy after the unperturbed thought, and how long the noise is against the thought."""
-        mask_B1T = answer_mask(inputs["labels"], output.logps)[:, :1]
-        self.means.add("entropy", group_mean(output.entropy[:, None], mask_B1T).sum(), len(mask_B1T))
-        noise_BK = inputs["thought_noise"][:, 1:].float().norm(dim=-1)
-        thought_BD = output.thought_embeds[:, -1].float()
-        # Relative noise is multiplied with the root mean square, |thought| / sqrt(D).
-        is_relative = self.args.noise_scale == "relative"
-        length_B = thought_BD.shape[-1] ** 0.5 if is_relative else thought_BD.norm(dim=-1, keepdim=True)
-        self.means.add("noise_to_thought_norm", (noise_BK / length_B).sum(), noise_BK.numel())
-
-
-def rows_in_global_batch(sizes_WJ: torch.Tensor, process: int) -> list[slice]:
-    """
-    Where the micro-batches of a process lie in the global batch, in the sampler's order: accelerate deals batches to
-    the processes in turn, so that is micro-batch by micro-batch, and in each, process by process.
-
-    Args:
-        sizes_WJ (`torch.LongTensor`): prompts of each micro-batch of each process.
-        process (`int`): index of the process.
-
-    Returns:
-        `list[slice]`: one per micro-batch.
-
-    Example:
-        >>> rows_in_global_batch(torch.tensor([[4, 4], [4, 3]]), process=1)
-        [slice(4, 8, None), slice(12, 15, None)]
-    """
-    ends_JW = sizes_WJ.T.flatten().cumsum(0).view(sizes_WJ.T.shape)
-    ends, sizes = ends_JW[:, process].tolist(), sizes_WJ[process].tolist()
-    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    def compute_advantages(self, rewards):
+        """Relative to the unperturbed thoughts of the global batch (Eq. 7), or to the group."""
+        if self.args.advantage == "batch":
+            return batch_advantage(rewards, self._sum_over_processes)
+        return group_advantage(rewards)
 
 
 def _pad_answers(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:
     return nn.functional.pad(tokens, (0, num_tokens - tokens.shape[-1]), value=IGNORE_INDEX)
 
 
-__all__ = ["LRGRPOTrainer", "rows_in_global_batch"]
+__all__ = ["LRGRPOTrainer"]

@@ -75,6 +75,25 @@ def ndcg_reward(candidate_sequences: torch.Tensor, target: torch.Tensor) -> torc
     return torch.where(hit_BG.any(-1, keepdim=True) & ~hit_BG, -penalty_BG, 0.0)
 
 
+def mean_logps(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """
+    Mean log-probability of the target's tokens after each thought: `mean_t log p(y_t | x, y_<t, r^k)`.
+
+    Args:
+        logps (`torch.Tensor` [B, K, T]): log-probabilities of the target's tokens after each thought.
+        mask (`torch.Tensor` [B, T] or [B, K, T]): True for the tokens that exist, at least one per target.
+
+    Returns:
+        `torch.Tensor` [B, K]: float32.
+
+    Example:
+        >>> mean_logps(torch.tensor([[[-1.0, -2.0, -9.0]]]), torch.tensor([[True, True, False]]))
+        tensor([[-1.5000]])
+    """
+    mask = (mask if mask.dim() == 3 else mask[:, None]).expand(logps.shape)
+    return logps.float().masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1)
+
+
 def perplexity_reward(logps: torch.Tensor, mask: torch.Tensor) -> PerplexityReward:
     """
     Minus the perplexity of the target after each thought, LatentR³ Eq. 6: `s^k = -exp(-mean_i log p(y_i | x, r^k))`.
@@ -95,16 +114,46 @@ def perplexity_reward(logps: torch.Tensor, mask: torch.Tensor) -> PerplexityRewa
         tensor([[-2.8284],
                 [-2.0000]])
     """
-    mask = (mask if mask.dim() == 3 else mask[:, None]).expand(logps.shape)
-    mean_nll = -logps.float().masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1)
+    mean_nll = -mean_logps(logps, mask)
     return PerplexityReward(-mean_nll.clamp(max=MAX_MEAN_NEGATIVE_LOGP).exp(), mean_nll > MAX_MEAN_NEGATIVE_LOGP)
+
+
+def hybrid_reward(
+    logps: torch.Tensor,
+    mask: torch.Tensor,
+    greedy_matches: torch.Tensor,
+    confidence_weight: float = 0.1,
+    match_weight: float = 1.0,
+) -> torch.Tensor:
+    """
+    Confidence in the target and exact match after each thought, FLR Eq. 10:
+    `r = alpha * mean_t log p(y_t | x, y_<t) + beta_r * 1[y_hat = y]`.
+
+    Args:
+        logps (`torch.Tensor` [B, K, T]): log-probabilities of the target's tokens after each thought.
+        mask (`torch.Tensor` [B, T] or [B, K, T]): True for the tokens that exist, at least one per target.
+        greedy_matches (`torch.BoolTensor` [B, K]): where the greedy answer after the thought is the target.
+        confidence_weight (`float`, *optional*, defaults to 0.1): alpha.
+        match_weight (`float`, *optional*, defaults to 1.0): beta_r.
+
+    Returns:
+        `torch.Tensor` [B, K]: float32, at most `match_weight`.
+
+    Example:
+        >>> logps = torch.tensor([[[-1.0, -3.0], [-0.5, -0.5]]])  # one prompt, two thoughts
+        >>> hybrid_reward(logps, torch.tensor([[True, True]]), torch.tensor([[False, True]]))
+        tensor([[-0.2000,  0.9500]])
+    """
+    return confidence_weight * mean_logps(logps, mask) + match_weight * greedy_matches.float()
 
 
 __all__ = [
     "IGNORE_INDEX",
     "MAX_MEAN_NEGATIVE_LOGP",
     "PerplexityReward",
+    "hybrid_reward",
     "is_target",
+    "mean_logps",
     "ndcg_reward",
     "perplexity_reward",
     "rule_reward",

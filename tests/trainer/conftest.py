@@ -13,6 +13,8 @@ import torch
 from hf_latentrec.models.latent_reasoning.configuration_latent_reasoning import Qwen3LatentRecConfig
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.models.latent_reasoning.modeling_latent_reasoning import Qwen3ForLatentReasoningRec
+from hf_latentrec.trainer import FLRGRPOTrainer, ThoughtGRPOTrainer
+from tests.trainer.thought_runs import TITLES, collate_titles
 
 
 # Two levels of codes: tokens 4..7, then 8..11.
@@ -72,5 +74,55 @@ def make_model() -> Callable[..., Qwen3ForLatentReasoningRec]:
             **kwargs,
         )
         return Qwen3ForLatentReasoningRec(config)
+
+    return make
+
+
+@pytest.fixture
+def titles(toy) -> SimpleNamespace:
+    """The users of the toy data set with titles as targets, and their trie."""
+    rows = [dict(row, labels=list(TITLES[index])) for index, row in enumerate(toy.rows)]
+    return SimpleNamespace(rows=rows, trie=ItemTrie.from_sequences(TITLES))
+
+
+@pytest.fixture
+def make_policy(make_model) -> Callable[..., Qwen3ForLatentReasoningRec]:
+    """A model that thinks, with weights large enough that a thought matters."""
+
+    def make(num_thoughts: int = 1, reasoner: str = "latent_attention", **settings) -> Qwen3ForLatentReasoningRec:
+        of_reasoner = {name: settings.pop(name) for name in ("num_factors", "num_iterations") if name in settings}
+        settings = {"initializer_range": 0.4, **settings}
+        return make_model(num_thoughts, reasoner_config={"reasoner": reasoner, **of_reasoner}, **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_thought_trainer(tmp_path, titles, make_policy) -> Callable[..., ThoughtGRPOTrainer]:
+    """A trainer of the given class for titles, by default with a model that has the reasoner of its paper."""
+
+    def make(
+        trainer_class: type[ThoughtGRPOTrainer], model=None, item_trie=titles.trie, rows=titles.rows, **settings
+    ) -> ThoughtGRPOTrainer:
+        if model is None:
+            is_flr = issubclass(trainer_class, FLRGRPOTrainer)
+            model = make_policy(reasoner="factorized_attention" if is_flr else "latent_attention")
+        settings = {
+            "per_device_train_batch_size": 4,
+            "num_generations": 4,
+            "logging_steps": 1,
+            "max_steps": 3,
+            "save_strategy": "no",
+            "max_grad_norm": 1e9,
+            **settings,
+        }
+        return trainer_class(
+            model,
+            trainer_class.config_class(tmp_path / "run", use_cpu=True, disable_tqdm=True, **settings),
+            data_collator=collate_titles,
+            train_dataset=rows,
+            eval_dataset=rows,
+            item_trie=item_trie,
+        )
 
     return make

@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from hf_latentrec.trainer.advantages import batch_advantage, group_advantage
+from hf_latentrec.trainer.advantages import baseline_advantage, batch_advantage, group_advantage
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -109,3 +109,27 @@ def test_batch_advantage_of_equal_rewards_is_exactly_zero(value):
     assert result.advantages[1].tolist() == pytest.approx(expected, rel=1e-5)
     alone = batch_advantage(rewards[:1])
     assert alone.advantages.tolist() == [[0.0] * 3] and alone.has_zero_std.all()
+
+
+def test_baseline_advantage_equals_the_loop():
+    rewards = torch.randn(6, 5)
+    result = baseline_advantage(rewards)
+    for group, found in zip(rewards.tolist(), result.advantages.tolist(), strict=True):
+        norm = math.sqrt(sum((reward - group[0]) ** 2 for reward in group[1:]))
+        assert found == pytest.approx([(reward - group[0]) / (norm + 1e-6) for reward in group], abs=1e-6)
+        assert found[0] == 0.0
+    assert not result.has_zero_std.any()
+
+
+def test_baseline_advantage_by_hand():
+    # Against 0.1: 0.2, -0.1 and 0.2, of the norm 0.3. Other groups do not matter.
+    result = baseline_advantage(torch.tensor([[0.1, 0.3, 0.0, 0.3], [9.0, 9.0, 9.0, 7.0]]))
+    assert result.advantages[0].tolist() == pytest.approx([0.0, 2 / 3, -1 / 3, 2 / 3], abs=1e-4)
+    assert result.advantages[1].tolist() == pytest.approx([0.0, 0.0, 0.0, -1.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, -1 / 3, 1e6])
+def test_baseline_advantage_of_equal_rewards_is_exactly_zero(value):
+    result = baseline_advantage(torch.tensor([[value] * 3, [0.0, 1.0, 1.0]]))
+    assert result.advantages[0].tolist() == [0.0] * 3
+    assert result.has_zero_std.tolist() == [True, False]

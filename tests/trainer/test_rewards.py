@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from hf_latentrec.trainer.rewards import MAX_MEAN_NEGATIVE_LOGP, ndcg_reward, perplexity_reward, rule_reward
+from hf_latentrec.trainer.rewards import (
+    MAX_MEAN_NEGATIVE_LOGP,
+    hybrid_reward,
+    ndcg_reward,
+    perplexity_reward,
+    rule_reward,
+)
 
 
 # Four prompts: target at rank 2, target first, target absent, and a group of two candidates.
@@ -80,3 +86,28 @@ def test_perplexity_that_overflows_is_clamped_and_counted():
     assert rewards[0].tolist() == pytest.approx([worst, worst, worst, worst, -math.e])
     assert clamped.tolist() == [[True, False, True, True, False]]
     assert math.isfinite(rewards.square().sum().item() * 2**15)  # as many in one batch would still sum
+
+
+@pytest.mark.parametrize("own_answers", [False, True])
+def test_hybrid_reward_equals_the_loop(own_answers):
+    B, K, T = 3, 4, 5
+    logps = torch.randn(B, K, T).abs().neg()
+    lengths = torch.randint(1, T + 1, (B, K) if own_answers else (B,))
+    mask = torch.arange(T) < lengths[..., None]
+    matches = torch.rand(B, K) < 0.5
+    rewards = hybrid_reward(
+        logps.masked_fill(~(mask if own_answers else mask[:, None]), math.nan), mask, matches, 0.3, 0.7
+    )
+    for b in range(B):
+        for k in range(K):
+            length = int(lengths[b, k] if own_answers else lengths[b])
+            confidence = sum(logps[b, k, t].item() for t in range(length)) / length
+            expected = 0.3 * confidence + (0.7 if matches[b, k] else 0.0)
+            assert rewards[b, k].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_hybrid_reward_by_hand():
+    # Two tokens of probability 1/e and 1/e^3: a mean of -2, times 0.1, and 1 for the match.
+    logps = torch.tensor([[[-1.0, -3.0], [-1.0, -3.0]]], dtype=torch.bfloat16)
+    rewards = hybrid_reward(logps, torch.tensor([[True, True]]), torch.tensor([[True, False]]))
+    assert rewards[0].tolist() == pytest.approx([0.8, -0.2]) and rewards.dtype == torch.float32
