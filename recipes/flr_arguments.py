@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from title_arguments import SmallRLDefaults, TitleModelArguments, TitleStageArguments
 from title_stages import TitleStage
 
-from hf_latentrec.trainer import LRGRPOConfig
-from hf_latentrec.trainer.factor_losses import FACTOR_LOSSES, FactorLossConfig
+from hf_latentrec.trainer import FLRGRPOConfig
+from hf_latentrec.trainer.factor_losses import FACTOR_LOSSES
 
 
 DEFAULT_STAGES = ("no_reasoning", "latentr3", "flr", "lr_grpo", "flr_grpo")
@@ -100,6 +100,7 @@ class FLRModelArguments(TitleModelArguments):
 class FLRStageArguments(TitleStageArguments):
     """Stages, fine-tuning and tests. Reinforcement learning takes the plain names (learning_rate, max_steps, ...)."""
 
+    sft_num_train_epochs: float = field(default=8.0, metadata={"help": "Epochs of fine-tuning at most."})
     stages: list[str] = field(
         default_factory=lambda: list(DEFAULT_STAGES),
         metadata={
@@ -113,7 +114,7 @@ class FLRStageArguments(TitleStageArguments):
 
 
 @dataclass
-class FLRConfig(SmallRLDefaults, FactorLossConfig, LRGRPOConfig):
+class FLRConfig(SmallRLDefaults, FLRGRPOConfig):
     """FLR-GRPO's settings, the factor losses among them, with the defaults of the small CPU run."""
 
     output_dir: str | None = field(default="outputs/flr", metadata={"help": "Folder for checkpoints and results."})
