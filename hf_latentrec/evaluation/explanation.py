@@ -67,9 +67,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()
-        }
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     def save(self, folder: str | Path) -> Path:
         """Writes `explanation.json` into a folder, which is made where it does not exist, and returns its path."""

@@ -145,8 +145,8 @@ def measure_factors(
     check_thinks(model, "measure_factors")
     if (reasoner := model.config.reasoner_config.reasoner) != "factorized_attention":
         raise ValueError(
-            f"measure_factors: the model's reasoner is {reasoner!r}, which has no factors; pass a model of the reasoner "
-            "'factorized_attention', or look at single users with explain()"
+            f"measure_factors: the model's reasoner is {reasoner!r}, which has no factors; pass a model of the "
+            "reasoner 'factorized_attention', or look at single users with explain()"
         )
     if len(histories) == 0:
         raise ValueError("measure_factors: there are no histories; pass at least one user's")

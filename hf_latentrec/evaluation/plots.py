@@ -5,7 +5,11 @@ Nothing here touches pyplot's global state, so pictures can be drawn in threads,
 
 from __future__ import annotations
 
+import logging
 import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +25,15 @@ try:
     from matplotlib.font_manager import fontManager
 except ImportError as error:
     raise ImportError(
-        "hf_latentrec.evaluation.plots draws with matplotlib, which is not installed; pip install 'hf_latentrec[plots]'"
+        "hf_latentrec.evaluation.plots draws with matplotlib, which is not installed; "
+        "pip install 'hf_latentrec[plots]'"
     ) from error
 
 
-# Both are told apart by readers with colour-blindness, and in grey.
-SHARES, SIGNED = "cividis", "RdBu_r"
+logger = logging.getLogger(__name__)
+
+# Readers with colour-blindness can tell these apart, too.
+SHARES, SIGNED = "Blues", "RdBu_r"
 BAR_COLOR = "#0072B2"
 TITLE_WIDTH = 48  # letters of a title that are shown
 DPI = 150
@@ -50,17 +57,17 @@ def draw_attention(explanation: Explanation, axes: Axes) -> None:
         axes (`matplotlib.axes.Axes`): where to draw.
     """
     attention_IR = explanation.attentions[-1].T
-    I, R = attention_IR.shape
+    num_items = len(attention_IR)
     image = axes.imshow(attention_IR, cmap=SHARES, vmin=0, aspect="auto")
     _write_cells(axes, 100 * attention_IR, "{:.1f}", image)
     for column, share in enumerate(explanation.elsewhere[-1]):
-        axes.text(column, I + 0.25, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color="0.35")
-    axes.set_ylim(I + 0.75, -0.5)
-    axes.axhline(I - 0.5, color="black", linewidth=0.8)
+        axes.text(column, num_items + 0.25, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color="0.35")
+    axes.set_ylim(num_items + 0.75, -0.5)
+    axes.axhline(num_items - 0.5, color="black", linewidth=0.8)
     titles = [shorten(label, TITLE_WIDTH) for label in explanation.labels]
     # Without parse_math a title with two dollar signs would turn into a formula.
     axes.set_yticks(
-        [*range(I), I + 0.25],
+        [*range(num_items), num_items + 0.25],
         [*titles, "other text and thoughts"],
         parse_math=False,
         fontfamily=_fonts(),
@@ -69,7 +76,8 @@ def draw_attention(explanation: Explanation, axes: Axes) -> None:
     axes.get_yticklabels()[-1].set(color="0.35", fontstyle="italic")
     _name_columns(axes, explanation)
     axes.set_title("Attention on the history (%)", fontsize=10)
-    axes.set_ylabel("oldest  →  newest", fontsize=8)
+    if num_items > 1:
+        axes.set_ylabel("oldest  →  newest", fontsize=8, rotation=270, labelpad=12)  # the arrow points down
     axes.spines[:].set_visible(False)
 
 
@@ -112,12 +120,16 @@ def draw_gates(explanation: Explanation, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def caption(explanation: Explanation) -> str:
-    """The figures of an explanation in one line."""
-    score = f"Disentanglement Score {explanation.disentanglement_score:.3f}"
-    if explanation.mean_abs_correlation is None:
-        return f"{score} (one {explanation.rows[0].split()[0]} alone: 0 by definition)"
-    return f"{score}   ·   mean |correlation| {explanation.mean_abs_correlation:.3f}"
+def caption(explanation: Explanation, separator: str = "   ·   ") -> str:
+    """The figures of an explanation, in one line by default."""
+    parts = [f"Disentanglement Score {explanation.disentanglement_score:.3f}"]
+    if explanation.mean_abs_correlation is not None:
+        parts.append(f"mean |correlation| {explanation.mean_abs_correlation:.3f}")
+    for one in (explanation.rows, explanation.item_ids):
+        if len(one) == 1:
+            parts.append(f"one {_kind(explanation) if one is explanation.rows else 'item'}: score 0 by definition")
+            break
+    return separator.join(parts)
 
 
 def save_plots(explanation: Explanation, folder: str | Path) -> list[Path]:
@@ -136,31 +148,31 @@ def save_plots(explanation: Explanation, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     panels = {"attention": draw_attention, **_side_panels(explanation)}
     paths = []
-    for name, draw in panels.items():
-        figure = _new_figure(*_panel_size(explanation, name))
-        draw(explanation, figure.add_subplot())
-        paths.append(_save(figure, explanation, folder / f"{name}.png"))
-    paths.append(_save(combined_figure(explanation), explanation, folder / "explanation.png"))
+    with _missing_glyphs_as_one_warning(folder):
+        for name, draw in panels.items():
+            figure = _new_figure(*_panel_size(explanation, name))
+            draw(explanation, figure.add_subplot())
+            paths.append(_save(figure, explanation, folder / f"{name}.png"))
+        paths.append(_save(combined_figure(explanation), explanation, folder / "explanation.png"))
     return paths
 
 
 def combined_figure(explanation: Explanation) -> Figure:
     """Attention, and beside it correlation over gates, as far as the explanation has them."""
-    width, height = _panel_size(explanation, "attention")
-    side = _side_panels(explanation)
-    if not side:
-        figure = _new_figure(width, height)
-        draw_attention(explanation, figure.add_subplot())
-        return figure
-    sizes = [_panel_size(explanation, name) for name in side]
-    side_width, heights = max(size[0] for size in sizes), [size[1] for size in sizes]
-    figure = _new_figure(width + side_width, max(height, sum(heights)))
-    left, right = figure.subfigures(1, 2, width_ratios=[width, side_width])
-    draw_attention(explanation, left.add_subplot())
-    # What the attention's height leaves goes below the panels, so that they keep their shape.
-    grid = right.add_gridspec(len(side), 1, height_ratios=heights)
-    for row, draw in enumerate(side.values()):
-        draw(explanation, right.add_subplot(grid[row]))
+    columns = [{"attention": draw_attention}, _side_panels(explanation)]
+    columns = [panels for panels in columns if panels]
+    sizes = [[_panel_size(explanation, name) for name in panels] for panels in columns]
+    widths = [max(width for width, _ in column) for column in sizes]
+    heights = [sum(height for _, height in column) for column in sizes]
+    figure = _new_figure(sum(widths), max(heights))
+    parts = figure.subfigures(1, len(columns), width_ratios=widths, squeeze=False)[0]
+    for part, panels, column, height in zip(parts, columns, sizes, heights, strict=True):
+        # The shorter column leaves room below, so that its panels keep their shape.
+        rest = [max(heights) - height] if height < max(heights) else []
+        ratios = [height for _, height in column] + rest
+        grid = part.add_gridspec(len(ratios), 1, height_ratios=ratios)
+        for row, draw in enumerate(panels.values()):
+            draw(explanation, part.add_subplot(grid[row]))
     return figure
 
 
@@ -180,7 +192,7 @@ def shorten(title: str, width: int) -> str:
     return title[: int((widths < width).sum())].rstrip(" ,;-") + "…"
 
 
-def _side_panels(explanation: Explanation) -> dict:
+def _side_panels(explanation: Explanation) -> dict[str, Callable[[Explanation, Axes], None]]:
     panels = {}
     if len(explanation.rows) > 1:
         panels["correlation"] = draw_correlation
@@ -191,9 +203,9 @@ def _side_panels(explanation: Explanation) -> dict:
 
 def _panel_size(explanation: Explanation, name: str) -> tuple[float, float]:
     """Width and height in inches."""
-    I, R = len(explanation.item_ids), len(explanation.rows)
+    num_items, R = len(explanation.item_ids), len(explanation.rows)
     return {
-        "attention": (LABELS_WIDTH + max(CELL * R, 1.8), CELL_HEIGHT * (I + 1) + 1.4),
+        "attention": (LABELS_WIDTH + max(CELL * R, 1.8), CELL_HEIGHT * (num_items + 1) + 1.4),
         "correlation": (SIDE + 0.35 * max(R - 4, 0), 2.8 + 0.35 * max(R - 4, 0)),
         "gates": (SIDE, 1.1 + 0.28 * R),
     }[name]
@@ -206,18 +218,42 @@ def _new_figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, explanation: Explanation, path: Path) -> Path:
-    figure.supxlabel(caption(explanation), fontsize=9)
+    narrow = figure.get_figwidth() < 5
+    figure.supxlabel(caption(explanation, "\n" if narrow else "   ·   "), fontsize=9)
     figure.savefig(path)
     return path
 
 
+@contextmanager
+def _missing_glyphs_as_one_warning(folder: Path) -> Iterator[None]:
+    """matplotlib warns of every single letter; all other warnings go on as they are."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message="Glyph")
+        yield
+    missing = {str(warning.message) for warning in caught if str(warning.message).startswith("Glyph")}
+    for warning in caught:
+        if str(warning.message) not in missing:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        logger.warning(
+            "%s: %d letters of the titles are in no font found here and show as boxes; install one that has them, "
+            "such as Noto Sans CJK (%s)",
+            folder,
+            len(missing),
+            min(missing),
+        )
+
+
+def _kind(explanation: Explanation) -> str:
+    return explanation.rows[0].split()[0]
+
+
 def _name_columns(axes: Axes, explanation: Explanation) -> None:
     """Numbers above the columns: names would not fit beside each other."""
-    kind = explanation.rows[0].split()[0]
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(explanation.rows)), [name.split()[1] for name in explanation.rows], fontsize=8)
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel(kind, fontsize=8)
+    axes.set_xlabel(_kind(explanation), fontsize=8)
     axes.tick_params(length=0)
 
 
