@@ -4,8 +4,8 @@ Mean and spread over runs that differ in nothing but their seed, stage by stage.
     python recipes/compare_seeds.py outputs/scientific/1 outputs/scientific/2 outputs/scientific/3
     python recipes/compare_seeds.py outputs/scientific/* --markdown --metrics HR@10 NDCG@10
 
-Reads what a train_*.py left behind. Prints one table for each way of testing; a stage that not all runs have completed
-is left out and named.
+Reads what a train_*.py left behind. Prints one table for each way of testing, and one of the factors where there are
+some; a stage that not all runs have completed is left out and named.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from flr_factors import FACTOR_COLUMNS, FACTOR_HEADER, factor_rows
 from training_stages import METRICS_FILE
 
 from hf_latentrec.evaluation import format_seed_table
@@ -87,6 +88,9 @@ def compare(folders: Sequence[Path], metrics: Sequence[str] = DEFAULT_METRICS, m
         }
         if rows:
             lines += ["", setting, "", format_seed_table(rows, columns=metrics, row_header="stage", markdown=markdown)]
+    if rows := factor_rows(folders, stages):
+        table = format_seed_table(rows, columns=list(FACTOR_COLUMNS), row_header="stage", markdown=markdown)
+        lines += ["", FACTOR_HEADER, "", table]
     return "\n".join(lines)
 
 

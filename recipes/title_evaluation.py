@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,15 +46,15 @@ def make_evaluators(
 
 
 def evaluate_stage(
-    stage: Stage, model: Any, tests: Mapping[str, RecEvaluator], ranks_folder: Path
+    stage: Stage, model: Any, tests: Mapping[str, RecEvaluator], ranks_folder: Path, protocols: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Metrics by decoding and protocol: of all users, and of those with a popular and with a long-tail target."""
     from hf_latentrec.evaluation import metrics_by_popularity
 
     metrics = {}
     for name, evaluator in tests.items():
-        how = {"decoder": evaluator.decoder, "length_penalty": evaluator.length_penalty}
-        results = evaluate_protocols(evaluator, model, stage, ranks_folder, name, normalize=evaluator.normalize, **how)
+        how = {name: getattr(evaluator, name) for name in ("decoder", "length_penalty", "normalize")}
+        results = evaluate_protocols(evaluator, model, stage, ranks_folder, name, protocols, **how)
         catalog = evaluator.processor.catalog
         targets = catalog.rows(evaluator.examples["target"])
         for protocol, result in results.items():

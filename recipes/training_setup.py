@@ -71,7 +71,6 @@ class ScratchArguments:
     num_attention_heads: int = field(default=2, metadata={"help": "Attention heads from scratch."})
     embedding_dropout: float = field(default=0.1, metadata={"help": "Dropout on token embeddings in training."})
     attention_dropout: float = field(default=0.0, metadata={"help": "Dropout on attention weights in training."})
-    num_thoughts: int = field(default=4, metadata={"help": "Thoughts N of the stages that think."})
     prompt_template: str = field(
         default="{history}", metadata={"help": "Prompt with {history} once; text after it rules out packed histories."}
     )
@@ -80,6 +79,8 @@ class ScratchArguments:
 @dataclass
 class BackboneArguments(ScratchArguments, PretrainedArguments):
     """The language model: a pretrained one, or a small one from scratch."""
+
+    num_thoughts: int = field(default=4, metadata={"help": "Thoughts N of the stages that think."})
 
 
 def load_splits(

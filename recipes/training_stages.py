@@ -66,8 +66,9 @@ def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path):
 
 def stage_settings(args: Any, config_class: type, **changes: Any):
     """A trainer's settings: those that `args` shares with its class, with the stage's own in their place."""
-    shared = {f.name: getattr(args, f.name) for f in fields(args) if f.init} | changes
-    return config_class(**{f.name: shared[f.name] for f in fields(config_class) if f.init})
+    known = {f.name for f in fields(config_class) if f.init}
+    shared = {f.name: getattr(args, f.name) for f in fields(args) if f.init and f.name in known}
+    return config_class(**(shared | changes))
 
 
 def train_stage(trainer: Any, resume: bool) -> None:
@@ -117,10 +118,16 @@ def run_stages(
 
 
 def evaluate_protocols(
-    evaluator: RecEvaluator, model: Any, stage: Stage, ranks_folder: Path, setting: str = "", **metadata: Any
+    evaluator: RecEvaluator,
+    model: Any,
+    stage: Stage,
+    ranks_folder: Path,
+    setting: str = "",
+    protocols: Sequence[str] | None = None,
+    **metadata: Any,
 ) -> dict[str, EvaluationResult]:
     """
-    Results under both protocols; the ranks go to `{stage}[_{setting}]_{protocol}.parquet`.
+    Results under the protocols; the ranks go to `{stage}[_{setting}]_{protocol}.parquet`.
 
     Args:
         evaluator (`RecEvaluator`): of the test examples.
@@ -128,6 +135,7 @@ def evaluate_protocols(
         stage (`Stage`): which it is.
         ranks_folder (`Path`): where the rank files go.
         setting (`str`, *optional*): of decoding, where a recipe tests several.
+        protocols (`Sequence[str]`, *optional*): names of the protocols; all if not given.
         metadata: for the rank files.
 
     Returns:
@@ -138,9 +146,9 @@ def evaluate_protocols(
     from hf_latentrec.evaluation import PROTOCOLS, save_ranks
 
     results = {}
-    for protocol, exclude_seen in PROTOCOLS.items():
+    for protocol in PROTOCOLS if protocols is None else protocols:
         what = ", ".join(filter(None, [setting, protocol]))
-        results[protocol] = evaluator.evaluate(model, exclude_seen, description=f"test of {stage.name}, {what}")
+        results[protocol] = evaluator.evaluate(model, PROTOCOLS[protocol], description=f"test of {stage.name}, {what}")
         if PartialState().is_main_process:
             save_ranks(
                 ranks_folder / f"{stage.name}_{what.replace(',', '').replace(' ', '_')}.parquet",

@@ -15,6 +15,8 @@ from trl import TrlParser
 
 from hf_latentrec.evaluation import load_ranks, ranking_metrics
 
+from .title_runs import SMALL, write_title_data
+
 
 # The recipes import their neighbours, as scripts do that are run by their path.
 sys.path.append(str(Path(__file__).parents[2] / "recipes"))
@@ -23,44 +25,18 @@ import train_latentr3 as recipe  # noqa: E402
 from latentr3_arguments import plan  # noqa: E402
 
 
-SMALL = [
-    "--use_cpu", "--disable_tqdm=true", "--sft_num_train_epochs=1", "--max_steps=2", "--eval_steps=1",
-    "--save_steps=1", "--hidden_size=16", "--num_hidden_layers=1", "--intermediate_size=32", "--bpe_vocab_size=300",
-    "--eval_num_beams=5", "--validation_users=8", "--latency_users=4", "--num_generations=3", "--length_penalty=0",
-    "--save_total_limit=3",
-]  # fmt: skip
-TITLES = [
-    '12" ruler',
-    "<b>Bold</b> &amp; new",
-    "two\nlines",
-    "日本語",
-    "<|endoftext|>",
-    "same",
-    "same",
-    "a",
-    "a b",
-    "É",
-]
 CONSTRAINED = "length penalty 0, nothing filtered"
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Sixteen users with six items each, out of ten titles; two items share theirs."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = [(f"u{u}", str((u * 3 + 7 * k) % 10), 100 * k + u, k) for u in range(16) for k in range(6)]
-    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "position"], orient="row")
-    split = pl.when(pl.col("position") < 4).then(pl.lit("train"))
-    split = split.when(pl.col("position") == 4).then(pl.lit("valid")).otherwise(pl.lit("test"))
-    events.with_columns(split=split).write_parquet(folder / "events.parquet")
-    pl.DataFrame({"item_id": [str(i) for i in range(10)], "title": TITLES}).write_parquet(folder / "items.parquet")
-    return folder
+    return write_title_data(tmp_path_factory.mktemp("data"))
 
 
 def run(*arguments):
     classes = (
         recipe.TitleDataArguments,
-        recipe.TitleModelArguments,
+        recipe.LatentR3ModelArguments,
         recipe.LatentR3StageArguments,
         recipe.LatentR3Config,
     )
@@ -134,9 +110,11 @@ def test_a_finished_run_is_reported_again_and_a_cut_stage_goes_on(out, data_dir,
 def test_base_is_the_pretrained_model_untouched(out, data_dir, tmp_path):
     run(
         f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--split=published", "--stages=base",
-        f"--model_name_or_path={out / 'no_reasoning'}",
+        f"--model_name_or_path={out / 'no_reasoning'}", "--eval_protocols", "nothing filtered",
     )  # fmt: skip
-    assert read_metrics(tmp_path, "base")[CONSTRAINED] == read_metrics(out, "no_reasoning")[CONSTRAINED]
+    # And a protocol that is left out is not tested.
+    assert read_metrics(tmp_path, "base") == {CONSTRAINED: read_metrics(out, "no_reasoning")[CONSTRAINED]}
+    assert [file.name for file in (tmp_path / "ranks").iterdir()] == ["base_length_penalty_0_nothing_filtered.parquet"]
     assert sorted(path.name for path in (tmp_path / "base").iterdir()) == ["test_metrics.json"]
 
 
@@ -179,6 +157,8 @@ def test_what_cannot_work_is_one_clear_error_before_training(tmp_path, arguments
         ("stages: [sft, thinking]", "stages holds 'thinking'; choose from"),
         ("split: random", "split is 'random'; choose one of"),
         ("decoders: [greedy]", "decoders holds 'greedy'; choose from"),
+        ("eval_protocols: [seen]", "eval_protocols holds 'seen'; choose from"),
+        ("eval_protocols: []", "eval_protocols is empty"),
     ],
 )
 def test_a_config_file_is_checked_like_the_command_line(tmp_path, setting, message):
@@ -210,7 +190,7 @@ def test_items_without_titles_are_named(tmp_path, titles, message):
 def test_configs_are_settings_that_exist(config):
     classes = (
         recipe.TitleDataArguments,
-        recipe.TitleModelArguments,
+        recipe.LatentR3ModelArguments,
         recipe.LatentR3StageArguments,
         recipe.LatentR3Config,
     )

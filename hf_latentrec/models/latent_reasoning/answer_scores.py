@@ -99,6 +99,25 @@ def score_answers(
     return nn.functional.pad(torch.stack(columns, dim=-1), (0, beyond), value=-torch.inf)
 
 
+def greedy_matches(
+    model: LatentReasoningMixin, hidden: torch.Tensor, tokens: torch.Tensor, trie: ItemTrie, padding: int
+) -> torch.Tensor:
+    """
+    Whether greedy search under the trie would write exactly these answers, without searching: it does where the most
+    probable child is the given token at every position.
+
+    Args:
+        model, hidden, tokens, trie: as in [`score_steps`].
+        padding (`int`): token that fills up answers.
+
+    Returns:
+        `torch.BoolTensor` [...].
+    """
+    columns = [log_probs.max(-1).indices == given for log_probs, given in score_steps(model, hidden, tokens, trie)]
+    best = nn.functional.pad(torch.stack(columns, dim=-1), (0, tokens.shape[-1] - len(columns)))
+    return (best | (tokens == padding)).all(-1)
+
+
 def entropy(log_probs: torch.Tensor) -> torch.Tensor:
     """Entropy in nats of distributions given as log-probabilities [..., C]; -inf is what cannot come."""
     return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
@@ -124,6 +143,7 @@ def vocabulary_log_norm(hidden: torch.Tensor, weight_VD: torch.Tensor) -> torch.
 __all__ = [
     "NORMALIZATIONS",
     "entropy",
+    "greedy_matches",
     "score_answers",
     "score_children",
     "score_steps",

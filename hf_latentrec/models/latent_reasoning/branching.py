@@ -47,7 +47,7 @@ class LatentBranchingMixin:
             branch_starts (`torch.LongTensor` [B, G], *optional*): for packed histories, the prompt index at which
                 each branch starts; it sees the prompt before it. Without, one branch starts after the whole prompt.
             open_thoughts (`bool`, *optional*, defaults to `False`): let every branch read the marker that opens the
-                thoughts, if there is one, in the same pass.
+                thoughts, and the initial content of a slot that is refined, where there are such, in the same pass.
             cache (`Cache`, *optional*): empty cache to fill; a new `DynamicCache` by default.
 
         Returns:
@@ -56,8 +56,28 @@ class LatentBranchingMixin:
         B, K = (len(input_ids), 1) if branch_starts is None else branch_starts.shape
         riders_BKM = self._marker("start", B, K) if open_thoughts else input_ids.new_empty(B, K, 0)
         prompt_BLD, riders_BKMD = self._embed(input_ids, riders_BKM)
+        if open_thoughts:
+            return self._encode_and_open(prompt_BLD, attention_mask, branch_starts, riders_BKMD, cache)
+        return self._encode(prompt_BLD, attention_mask, branch_starts, riders_BKMD, cache)[0]
+
+    def _encode_and_open(
+        self,
+        prompt_BLD: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        branch_starts: torch.Tensor | None,
+        start_BKMD: torch.Tensor,
+        cache: Cache | None = None,
+    ) -> ThoughtState:
+        """The prompt, the marker that opens the thoughts, and the initial content of a slot that is refined, in one
+        pass; where the backbone is frozen and that content is not, it has a pass of its own, so that autograd keeps
+        nothing of the prompt's."""
+        slot_BKMD = self._initial_thought(*start_BKMD.shape[:2])
+        rides = prompt_BLD.requires_grad or not slot_BKMD.requires_grad
+        riders_BKMD = torch.cat([start_BKMD, slot_BKMD], dim=2) if rides else start_BKMD
         state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, riders_BKMD, cache)
-        return replace(state, opened=open_thoughts)
+        if not rides:
+            state, _ = self.extend(state, slot_BKMD)
+        return replace(state, opened=True)
 
     def _encode(
         self,
@@ -154,8 +174,8 @@ class LatentBranchingMixin:
         relative_noise: bool = False,
     ) -> ThoughtState:
         """
-        Lets every branch think for N steps; each costs one token per branch. The closing marker, if there is one,
-        rides along with the last thought.
+        Lets every branch think; each step costs one token per branch. The closing marker, if there is one, rides along
+        with the last thought.
 
         Args:
             state (`ThoughtState`): from [`encode`].
@@ -172,8 +192,10 @@ class LatentBranchingMixin:
         if num_thoughts == 0:
             return state
         B, K, _ = state.visible_BKS.shape
-        if not state.opened and self.config.reasoner_config.thought_markers:
-            state, _ = self.extend(state, self.token_embeddings(self._marker("start", B, K)))
+        if not state.opened:
+            start_BKMD = self.token_embeddings(self._marker("start", B, K))
+            opening_BKMD = torch.cat([start_BKMD, self._initial_thought(B, K)], dim=2)
+            state = self.extend(state, opening_BKMD)[0] if opening_BKMD.shape[2] else state
         end_BKM = self._marker("end", B, K if thought_noise is None else thought_noise.shape[1])
         noise = (thought_noise, relative_noise)
         return self._think(state, num_thoughts, self.token_embeddings(end_BKM), None, *noise)[0]
@@ -188,24 +210,29 @@ class LatentBranchingMixin:
         relative_noise: bool = False,
     ) -> tuple[ThoughtState, torch.Tensor]:
         """Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass."""
-        thoughts, embeds = [], []
-        for _ in range(num_thoughts - 1):
-            embeds.append(self.reasoner(state))
-            state, hidden_BKMD = self.extend(state, embeds[-1][:, :, None])
-            thoughts.append(hidden_BKMD[:, :, 0])
-        embeds.append(self.reasoner(state))
-        last_BKD = embeds[-1]
-        if noise_BKD is not None:
-            state = state.expand(noise_BKD.shape[1])
-            noise_BKD = noise_BKD.to(last_BKD.dtype)
-            last_BKD = last_BKD + (noise_BKD * _root_mean_square(last_BKD) if relative_noise else noise_BKD)
-        state, hidden_BKMD = self.extend(state, torch.cat([last_BKD[:, :, None], riders_BKMD], dim=2), own_MM)
-        last_thought = hidden_BKMD[:, :, 0]
-        thoughts = [thought.expand_as(last_thought) for thought in thoughts]
+        settings = self.config.reasoner_config
+        num_steps = settings.num_steps(num_thoughts)
+        steps, hidden_BKD = [], []
+        for step in range(num_steps):
+            steps.append(self.reasoner(state))
+            state = replace(state, read_parts=steps[-1].read_parts)
+            if settings.refines_in_place:
+                state = state.forget_newest()
+            thought_BKMD = steps[-1].embeds_BKD[:, :, None]
+            if step < num_steps - 1:
+                state, hidden_BKMD = self.extend(state, thought_BKMD)
+            else:
+                if noise_BKD is not None:
+                    state = state.expand(noise_BKD.shape[1])
+                    thought_BKMD = _perturb(thought_BKMD, noise_BKD[:, :, None], relative_noise)
+                state, hidden_BKMD = self.extend(state, torch.cat([thought_BKMD, riders_BKMD], dim=2), own_MM)
+            hidden_BKD.append(hidden_BKMD[:, :, 0])
+        thoughts = [hidden.expand_as(hidden_BKD[-1]) for hidden in hidden_BKD[-num_thoughts:]]
         return replace(
             state,
-            thoughts_BKND=torch.stack([*thoughts, last_thought], dim=2),
-            thought_embeds_BKND=torch.stack(embeds, dim=2),
+            thoughts_BKND=torch.stack(thoughts, dim=2),
+            thought_embeds_BKND=torch.stack([step.embeds_BKD for step in steps[-num_thoughts:]], dim=2),
+            steps=tuple(steps),
         ), hidden_BKMD
 
     def branch(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
@@ -265,7 +292,7 @@ class LatentBranchingMixin:
             self._marker("start", B, 1 if branch_starts is None else K),
             torch.cat([end_BKM, given_BGR.reshape(B, K, G // K * (T - 1))], dim=2),
         )
-        state, _ = self._encode(prompt_BLD, attention_mask, branch_starts, start_BKMD)
+        state = self._encode_and_open(prompt_BLD, attention_mask, branch_starts, start_BKMD)
         num_shared = 1 + end_BKM.shape[2]  # the last thought and the marker, before the answers of a branch part
         own_MM = causal_visibility(num_shared, G // K, T - 1, device=input_ids.device)
         state, hidden_BKMD = self._think(state, num_thoughts, riders_BKMD, own_MM, thought_noise, relative_noise)
@@ -278,6 +305,13 @@ class LatentBranchingMixin:
         flat = self.token_embeddings(torch.cat([ids.flatten() for ids in token_ids]))
         parts = flat.split([ids.numel() for ids in token_ids])
         return [part.view(*ids.shape, flat.shape[-1]) for part, ids in zip(parts, token_ids, strict=True)]
+
+    def _initial_thought(self, num_prompts: int, num_branches: int) -> torch.Tensor:
+        """What a slot that is refined starts from [B, K, 1, D]; [B, K, 0, D] where thoughts follow each other."""
+        weight_VD = self.lm_head.weight
+        if not self.config.reasoner_config.refines_in_place:
+            return weight_VD.new_empty(num_prompts, num_branches, 0, weight_VD.shape[-1])
+        return self.reasoner.initial_thought.expand(num_prompts, num_branches, 1, -1)
 
     def _marker(self, which: str, num_prompts: int, num_branches: int) -> torch.Tensor:
         """Token [B, K, 1] that opens (`start`) or closes (`end`) the thoughts; [B, K, 0] without markers."""
@@ -292,6 +326,12 @@ class LatentBranchingMixin:
                 "(thought_markers=False in the reasoner's configuration)"
             )
         return torch.full((1, 1, 1), token_id, dtype=torch.long, device=self.lm_head.weight.device).expand(*shape, 1)
+
+
+def _perturb(thought: torch.Tensor, noise: torch.Tensor, relative_noise: bool) -> torch.Tensor:
+    """Samples of a thought: `thought + noise`, or with the noise in units of the thought's root mean square."""
+    noise = noise.to(thought.dtype)
+    return thought + (noise * _root_mean_square(thought) if relative_noise else noise)
 
 
 def _root_mean_square(x: torch.Tensor) -> torch.Tensor:

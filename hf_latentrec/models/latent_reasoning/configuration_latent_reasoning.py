@@ -9,7 +9,8 @@ from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
 
 # The reasoners, and whether their thoughts stand between markers where nothing else is said.
-REASONERS = {"feedback": True, "latent_attention": False}
+REASONERS = {"feedback": True, "latent_attention": False, "factorized_attention": False}
+DEFAULT_NUM_FACTORS, DEFAULT_NUM_ITERATIONS = 4, 2
 
 
 @strict
@@ -21,16 +22,23 @@ class LatentReasonerConfig:
     Args:
         reasoner (`str`, *optional*, defaults to `"feedback"`):
             What makes the next thought. `"feedback"` feeds the last hidden state back as the next input embedding
-            (LASAR Eq. 3, Coconut); `"latent_attention"` attends to all hidden states so far (LatentR³ Eq. 3).
+            (LASAR Eq. 3, Coconut); `"latent_attention"` attends to all hidden states so far (LatentR³ Eq. 3);
+            `"factorized_attention"` refines one thought in place by several factors (FLR Eq. 2 to 4).
         num_thoughts (`int`, *optional*, defaults to 0):
             Number N of thoughts. 0 is the no-reasoning baseline: the answer follows the prompt directly.
+            `"factorized_attention"` has one at most.
         thought_markers (`bool`, *optional*):
             Whether the thoughts stand between two marker tokens, `[prompt] <s> thoughts <e> [answer]`, or directly
-            between prompt and answer. By default as in the papers: with markers for `"feedback"`, without for
-            `"latent_attention"`.
+            between prompt and answer. By default as in the papers: with markers for `"feedback"`, without for the
+            others.
+        num_factors (`int`, *optional*):
+            Factors F of `"factorized_attention"`, at most the hidden size; 4 by default (FLR: 3 for CDs, else 4).
+        num_iterations (`int`, *optional*):
+            How often `"factorized_attention"` refines its thought, T; 2 by default.
 
     Raises:
-        ValueError: for an unknown reasoner, a negative number of thoughts or a key that is not a setting.
+        ValueError: for an unknown reasoner, numbers out of range, settings of another reasoner or a key that is not a
+            setting.
 
     Example:
 
@@ -46,6 +54,8 @@ class LatentReasonerConfig:
     reasoner: str = "feedback"
     num_thoughts: int = 0
     thought_markers: bool | None = None
+    num_factors: int | None = None
+    num_iterations: int | None = None
 
     def __post_init__(self):
         if self.reasoner not in REASONERS:
@@ -59,6 +69,38 @@ class LatentReasonerConfig:
             )
         if self.thought_markers is None:
             self.thought_markers = REASONERS[self.reasoner]
+        if self.refines_in_place:
+            self._check_factors()
+        elif self.num_factors is not None or self.num_iterations is not None:
+            raise ValueError(
+                f"LatentReasonerConfig: num_factors is {self.num_factors} and num_iterations {self.num_iterations}, "
+                f'but reasoner {self.reasoner!r} has neither; leave them out, or choose "factorized_attention"'
+            )
+
+    def _check_factors(self):
+        if self.num_thoughts > 1:
+            raise ValueError(
+                f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}, but reasoner 'factorized_attention' "
+                "refines one thought; pass num_thoughts=1 and the number of refinements as num_iterations"
+            )
+        self.num_factors = DEFAULT_NUM_FACTORS if self.num_factors is None else self.num_factors
+        self.num_iterations = DEFAULT_NUM_ITERATIONS if self.num_iterations is None else self.num_iterations
+        for name in ("num_factors", "num_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"LatentReasonerConfig: {name} is {getattr(self, name)}; pass a positive number")
+
+    @property
+    def refines_in_place(self) -> bool:
+        """Whether a thought is refined in its slot, instead of one following the other."""
+        return self.reasoner == "factorized_attention"
+
+    def num_steps(self, num_thoughts: int) -> int:
+        """How often the reasoner is asked for a thought, which is also the number of passes that thinking takes."""
+        return num_thoughts * self.num_iterations if self.refines_in_place else num_thoughts
+
+    def num_slots(self, num_thoughts: int) -> int:
+        """How many tokens thinking adds to a prompt at most: steps, two markers, what a refined slot starts from."""
+        return self.num_steps(num_thoughts) + 3
 
     @classmethod
     def from_dict(cls, settings: dict) -> LatentReasonerConfig:

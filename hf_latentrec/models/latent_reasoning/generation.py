@@ -124,7 +124,7 @@ class LatentGenerationMixin:
         def search(rows: slice) -> LatentRecGenerateOutput:
             """Prompts in, answers out, for some rows of the batch."""
             mask = None if attention_mask is None else attention_mask[rows]
-            num_slots = input_ids.shape[1] + num_thoughts + 2
+            num_slots = input_ids.shape[1] + self.config.reasoner_config.num_slots(num_thoughts)
             num_slots += (
                 item_trie.max_depth if item_embeddings is not None else _num_branch_slots(item_trie, num_beams)
             )
@@ -198,7 +198,8 @@ class LatentGenerationMixin:
         check_thought_samples(thought_noise, input_ids, num_thoughts)
         item_trie = item_trie.to(input_ids.device)
         B, K, _ = thought_noise.shape
-        num_slots = input_ids.shape[1] + num_thoughts + 2 * K + _num_branch_slots(item_trie, K)
+        num_slots = input_ids.shape[1] + self.config.reasoner_config.num_slots(num_thoughts)
+        num_slots += 2 * K + _num_branch_slots(item_trie, K)  # the last thought and a marker after each of its samples
         cache = BranchCache(self.config.num_hidden_layers, num_slots)
         state = self.encode(input_ids, attention_mask, open_thoughts=True, cache=cache)
         state = self.think(state, num_thoughts, thought_noise=thought_noise, relative_noise=relative_noise)

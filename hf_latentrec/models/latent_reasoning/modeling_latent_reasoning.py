@@ -9,14 +9,15 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from .answer_scores import entropy, score_answers, score_steps
+from .answer_scores import entropy, greedy_matches, score_answers, score_steps
 from .argument_checks import check_answers, check_noise
 from .branching import LatentBranchingMixin
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecOutput
-from .reasoners import build_reasoner
+from .reasoners import FactorizedReasoner, build_reasoner
+from .thought_state import ThoughtState
 
 
 IGNORE_INDEX = -100
@@ -43,6 +44,12 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         self.reasoner = build_reasoner(config)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.post_init()  # of what came after the backbone's own
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FactorizedReasoner):
+            module.reset_parameters(self.config.initializer_range)
 
     def token_log_probs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, item_trie: ItemTrie | None = None
@@ -100,6 +107,7 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         thought_noise: torch.Tensor | None = None,
         relative_noise: bool = False,
         output_entropy: bool = False,
+        greedy_trie: ItemTrie | None = None,
     ) -> LatentRecOutput:
         """
         Encodes prompts, thinks, and scores answers.
@@ -123,6 +131,7 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
                 square.
             output_entropy (`bool`, *optional*, defaults to `False`): return the entropy of what is predicted for the
                 first answer of every prompt.
+            greedy_trie (`ItemTrie`, *optional*): return whether greedy search in this catalog would write each answer.
 
         Returns:
             `LatentRecOutput`
@@ -163,17 +172,13 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
             hidden_BGTD, state = self.answer(
                 input_ids, attention_mask, branch_starts, labels_BGT, thought_noise, relative_noise
             )
-        output = LatentRecOutput(
-            thoughts=state.thoughts_BKND,
-            thought_embeds=state.thought_embeds_BKND,
-            num_thoughts=torch.full((len(input_ids),), num_thoughts, device=input_ids.device),
-        )
-        if branch_starts is None:
-            output.thought_embeds = output.thought_embeds[:, 0]
-            if thought_noise is None:
-                output.thoughts = output.thoughts[:, 0]
+        output = self._describe_thoughts(state, input_ids, branch_starts is not None, thought_noise is not None)
         if labels is None:
             return output
+
+        if greedy_trie is not None:
+            with torch.no_grad():
+                output.greedy_matches = greedy_matches(self, hidden_BGTD, labels_BGT, greedy_trie, IGNORE_INDEX)
 
         if output_entropy:
             output.entropy = self.token_entropies(hidden_BGTD[:, 0], labels_BGT[:, 0], item_trie)
@@ -188,6 +193,33 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         num_items = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = -output.logps.sum() / num_items
         return output
+
+    def _describe_thoughts(
+        self, state: ThoughtState, input_ids: torch.Tensor, packed: bool, sampled: bool
+    ) -> LatentRecOutput:
+        """The part of the output that tells of thoughts. Unpacked, the samples of a thought share how it was made."""
+        B, L = input_ids.shape
+        steps = state.steps
+        attends = bool(steps) and steps[0].attentions_BKFS is not None
+        has_factors = bool(steps) and steps[0].factors_BKFD is not None
+
+        def drop_branch(x_BK: torch.Tensor) -> torch.Tensor:
+            return x_BK if packed else x_BK[:, 0]
+
+        def fold_after_prompt(weights_BKFS: torch.Tensor) -> torch.Tensor:
+            return torch.cat([weights_BKFS[..., :L], weights_BKFS[..., L:].sum(-1, keepdim=True)], dim=-1)
+
+        return LatentRecOutput(
+            thoughts=state.thoughts_BKND if sampled else drop_branch(state.thoughts_BKND),
+            thought_embeds=drop_branch(state.thought_embeds_BKND),
+            num_thoughts=torch.full((B,), state.thoughts_BKND.shape[2], device=input_ids.device),
+            factors=tuple(drop_branch(step.factors_BKFD) for step in steps) if has_factors else None,
+            factor_attentions=(
+                tuple(drop_branch(fold_after_prompt(step.attentions_BKFS)) for step in steps) if attends else None
+            ),
+            factor_gates=tuple(drop_branch(step.gates_BKF) for step in steps) if has_factors else None,
+            loss_log_variances=getattr(self.reasoner, "loss_log_variances", None),
+        )
 
 
 def _pick_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

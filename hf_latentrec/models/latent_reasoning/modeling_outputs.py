@@ -1,6 +1,7 @@
 """What the recommenders return.
 
-Shapes: B prompts, G answers of a prompt, T answer, N thoughts, D hidden, V vocabulary, R returned answers.
+Shapes: B prompts, G answers of a prompt, F factors, L prompt, T answer, N thoughts, D hidden, V vocabulary, R returned
+answers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ class LatentRecOutput(ModelOutput):
         thought_embeds (`torch.Tensor` [B, N, D] or [B, G, N, D]): what the reasoner gave: the input embeddings
             `r_1 .. r_N` of the thoughts, without noise; one row per branch in a packed history.
         num_thoughts (`torch.LongTensor` [B]): N of each prompt.
+        factors (`tuple[torch.Tensor]` of [B, F, D] or [B, G, F, D], *optional*): of each iteration of
+            `"factorized_attention"`, what its factors found.
+        factor_attentions (`tuple[torch.Tensor]` of [B, F, L + 1] or [B, G, F, L + 1], *optional*): of each iteration,
+            what each factor gave to every token of the prompt, and last to its own slot (and a marker, if there is
+            one), in float32; exactly 0 for padding. Of each thought of `"latent_attention"`, with F = 1; last is then
+            what earlier thoughts got.
+        factor_gates (`tuple[torch.Tensor]` of [B, F] or [B, G, F], *optional*): of each iteration of
+            `"factorized_attention"`, the factors' shares of the thought, in float32.
+        loss_log_variances (`torch.Tensor` [3], *optional*): the learned `s` of `"factorized_attention"`, for its
+            trainers.
+        greedy_matches (`torch.BoolTensor` [B, G], *optional*): with `greedy_trie`, whether greedy search would write
+            each answer.
     """
 
     loss: torch.Tensor | None = None
@@ -39,6 +52,11 @@ class LatentRecOutput(ModelOutput):
     thoughts: torch.Tensor | None = None
     thought_embeds: torch.Tensor | None = None
     num_thoughts: torch.Tensor | None = None
+    factors: tuple[torch.Tensor, ...] | None = None
+    factor_attentions: tuple[torch.Tensor, ...] | None = None
+    factor_gates: tuple[torch.Tensor, ...] | None = None
+    loss_log_variances: torch.Tensor | None = None
+    greedy_matches: torch.Tensor | None = None
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The state between prompt and answer: an encoded prompt and the branches that grow from it.
 
-Shapes: B prompts, K branches, N thoughts, S slots, s slots of one pass, D hidden.
+Shapes: B prompts, K branches, F factors, N thoughts, S slots, s slots of one pass, D hidden.
 """
 
 from __future__ import annotations
@@ -9,6 +9,27 @@ from dataclasses import dataclass, replace
 
 import torch
 from transformers import Cache
+
+
+@dataclass
+class Thought:
+    """
+    What a reasoner gives in one step, per branch.
+
+    Args:
+        embeds_BKD (`torch.Tensor`): the thought: an input embedding.
+        read_parts (`tuple[torch.Tensor, ...]`): what the reasoner made of each of the state's `hidden_parts`, to be
+            used again in the next step.
+        attentions_BKFS (`torch.Tensor`, *optional*): where the factors looked; one row where there is one head.
+        factors_BKFD (`torch.Tensor`, *optional*): what they found there.
+        gates_BKF (`torch.Tensor`, *optional*): their shares of the thought.
+    """
+
+    embeds_BKD: torch.Tensor
+    read_parts: tuple[torch.Tensor, ...] = ()
+    attentions_BKFS: torch.Tensor | None = None
+    factors_BKFD: torch.Tensor | None = None
+    gates_BKF: torch.Tensor | None = None
 
 
 @dataclass
@@ -22,9 +43,12 @@ class ThoughtState:
         hidden_BKD (`torch.Tensor`): last-layer hidden state of each branch's newest token.
         hidden_parts (`tuple[torch.Tensor, ...]`): last-layer hidden states [B, s, D] of the slots, pass by pass.
         position_parts (`tuple[torch.LongTensor, ...]`): position ids [B, s] of the slots, pass by pass.
+        read_parts (`tuple[torch.Tensor, ...]`): what the reasoner has made of `hidden_parts`, as far as it has read.
         thoughts_BKND (`torch.Tensor`): hidden states `h_1 .. h_N` of the thoughts so far.
         thought_embeds_BKND (`torch.Tensor`): what the reasoner gave: their input embeddings, without noise.
-        opened (`bool`): whether the branches are ready to think (have read the opening marker, if there are markers).
+        steps (`tuple[Thought, ...]`): all that the reasoner gave, step by step.
+        opened (`bool`): whether the branches are ready to think: have read the opening marker and the initial
+            content of a slot that is refined, where there are such.
     """
 
     past_key_values: Cache
@@ -34,6 +58,8 @@ class ThoughtState:
     position_parts: tuple[torch.Tensor, ...]
     thoughts_BKND: torch.Tensor
     thought_embeds_BKND: torch.Tensor
+    read_parts: tuple[torch.Tensor, ...] = ()
+    steps: tuple[Thought, ...] = ()
     opened: bool = False
 
     @property
@@ -54,5 +80,12 @@ class ThoughtState:
             hidden_BKD=self.hidden_BKD.expand(-1, num_branches, -1),
         )
 
+    def forget_newest(self) -> ThoughtState:
+        """Every branch without its newest token, which another one is to replace."""
+        visible_BKS = self.visible_BKS
+        slot_S = torch.arange(visible_BKS.shape[-1], device=visible_BKS.device)
+        newest_BK = (visible_BKS * slot_S).amax(-1)
+        return replace(self, visible_BKS=visible_BKS & (slot_S != newest_BK[..., None]))
 
-__all__ = ["ThoughtState"]
+
+__all__ = ["Thought", "ThoughtState"]

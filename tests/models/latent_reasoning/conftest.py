@@ -39,7 +39,7 @@ FAMILIES = {
 
 @pytest.fixture
 def make_model():
-    """`make_model(family, num_thoughts, attn, dtype, reasoner, thought_markers)`: a recommender in eval mode."""
+    """`make_model(family, num_thoughts, attn, dtype, reasoner, ...)`: a recommender in eval mode."""
 
     def make(
         family="qwen3",
@@ -48,13 +48,20 @@ def make_model():
         dtype=torch.float32,
         reasoner="feedback",
         thought_markers=None,
+        num_factors=None,
+        num_iterations=None,
         **settings,
     ):
         config_class, model_class, *_ = FAMILIES[family]
         config = config_class(
             **SIZES,
             num_thoughts=num_thoughts,
-            reasoner_config={"reasoner": reasoner, "thought_markers": thought_markers},
+            reasoner_config={
+                "reasoner": reasoner,
+                "thought_markers": thought_markers,
+                "num_factors": num_factors,
+                "num_iterations": num_iterations,
+            },
             start_thought_token_id=START,
             end_thought_token_id=END,
             attn_implementation=attn,

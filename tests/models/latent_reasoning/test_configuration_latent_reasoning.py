@@ -24,6 +24,8 @@ def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
         "reasoner": "feedback",
         "num_thoughts": 4,
         "thought_markers": True,
+        "num_factors": None,
+        "num_iterations": None,
     }
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is config_class

@@ -30,7 +30,7 @@ def test_each_branch_attends_to_what_it_sees(reasoner):
     hidden_BSD = torch.randn(1, 6, D, dtype=torch.float64)
     positions_BS = torch.tensor([[0, 0, 1, 2, 2, 3]])  # slots 4 and 5 are the newest token of each branch
     visible_BKS = torch.tensor([[[0, 1, 1, 0, 1, 0], [0, 1, 1, 1, 0, 1]]]).bool()
-    thoughts = reasoner(state_of(hidden_BSD, positions_BS, visible_BKS, torch.tensor([[4, 5]])))
+    thoughts = reasoner(state_of(hidden_BSD, positions_BS, visible_BKS, torch.tensor([[4, 5]]))).embeds_BKD
     for k, slots in enumerate([[1, 2, 4], [1, 2, 3, 5]]):
         torch.testing.assert_close(thoughts[0, k], slow_latent_attention(reasoner, hidden_BSD[0, slots]))
 
@@ -48,19 +48,19 @@ def test_a_thought_by_hand():
         state = ThoughtState(
             None, torch.ones(1, 1, 2).bool(), hidden[:, -1:], (hidden,), (torch.arange(2)[None],), None, None
         )
-        assert reasoner(state).tolist() == [[[5.0, 11.0]]]  # 2 * 2 + 1, 3 * 4 - 1
+        assert reasoner(state).embeds_BKD.tolist() == [[[5.0, 11.0]]]  # 2 * 2 + 1, 3 * 4 - 1
 
 
 def test_rotation_is_relative_and_turns(reasoner):
     """Positions shifted together change nothing; another distance does."""
     hidden, visible = torch.randn(1, 3, D, dtype=torch.float64), torch.ones(1, 1, 3).bool()
-    near = reasoner._rotate(hidden, torch.tensor([[0, 1, 2]]))
-    far = reasoner._rotate(hidden, torch.tensor([[50, 51, 52]]))
+    near = reasoner.rotate(hidden, torch.tensor([[0, 1, 2]]))
+    far = reasoner.rotate(hidden, torch.tensor([[50, 51, 52]]))
     torch.testing.assert_close(near @ near.mT, far @ far.mT)
-    other = reasoner._rotate(hidden, torch.tensor([[0, 1, 9]]))
+    other = reasoner.rotate(hidden, torch.tensor([[0, 1, 9]]))
     assert not torch.allclose(near @ near.mT, other @ other.mT)
-    thought = reasoner(state_of(hidden, torch.tensor([[0, 1, 2]]), visible, torch.tensor([[2]])))
-    moved = reasoner(state_of(hidden, torch.tensor([[0, 5, 2]]), visible, torch.tensor([[2]])))
+    thought = reasoner(state_of(hidden, torch.tensor([[0, 1, 2]]), visible, torch.tensor([[2]]))).embeds_BKD
+    moved = reasoner(state_of(hidden, torch.tensor([[0, 5, 2]]), visible, torch.tensor([[2]]))).embeds_BKD
     assert not torch.allclose(thought, moved)
 
 
