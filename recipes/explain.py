@@ -90,9 +90,9 @@ def describe(explanation: Explanation, recommendations: list[dict], target: str 
     from hf_latentrec.evaluation.plots import caption, shorten
 
     def line(label: str, values: Sequence[float]) -> str:
-        return f"  {shorten(label, TITLE_WIDTH):<{TITLE_WIDTH}}" + "".join(f"{100 * v:8.1f}%" for v in values)
+        return f"  {shorten(label, TITLE_WIDTH):<{TITLE_WIDTH}}" + "".join(f"{100 * value:10.1f}%" for value in values)
 
-    header = f"  {'attention':<{TITLE_WIDTH}}" + "".join(f"{name:>9}" for name in explanation.rows)
+    header = f"  {'attention':<{TITLE_WIDTH}}" + "".join(f"{name:>11}" for name in explanation.rows)
     lines = [header]
     lines += [line(*row) for row in zip(explanation.labels, explanation.attentions[-1].T, strict=True)]
     lines.append(line("(other text and thoughts)", explanation.elsewhere[-1]))

@@ -75,7 +75,7 @@ def draw_attention(explanation: Explanation, axes: Axes) -> None:
     )
     axes.get_yticklabels()[-1].set(color="0.35", fontstyle="italic")
     _name_columns(axes, explanation)
-    axes.set_title("Attention on the history (%)", fontsize=10)
+    axes.set_title("Attention (%)", fontsize=10)
     if num_items > 1:
         axes.set_ylabel("oldest  →  newest", fontsize=8, rotation=270, labelpad=12)  # the arrow points down
     axes.spines[:].set_visible(False)
@@ -205,7 +205,7 @@ def _panel_size(explanation: Explanation, name: str) -> tuple[float, float]:
     """Width and height in inches."""
     num_items, R = len(explanation.item_ids), len(explanation.rows)
     return {
-        "attention": (LABELS_WIDTH + max(CELL * R, 1.8), CELL_HEIGHT * (num_items + 1) + 1.4),
+        "attention": (LABELS_WIDTH + max(CELL * R, 2.2), CELL_HEIGHT * (num_items + 1) + 1.4),
         "correlation": (SIDE + 0.35 * max(R - 4, 0), 2.8 + 0.35 * max(R - 4, 0)),
         "gates": (SIDE, 1.1 + 0.28 * R),
     }[name]
