@@ -77,8 +77,8 @@ def repeated_logps(model: Qwen3ForLatentReasoningRec, step: Step) -> torch.Tenso
     L = prompts.shape[1]
     seen = hidden.new_ones(len(prompts), 1, L, dtype=torch.bool)
     positions = torch.arange(L).expand(len(prompts), -1)
-    thought = model.reasoner(ThoughtState(None, seen, hidden[:, -1:], (hidden,), (positions,), None, None))
-    thought = thought + step.thought_noise.view(B * K, 1, D)
+    state = ThoughtState(None, seen, hidden[:, -1:], (hidden,), (positions,), None, None)
+    thought = model.reasoner(state).embeds_BKD + step.thought_noise.view(B * K, 1, D)
     sequence = torch.cat([embeds(prompts), thought, embeds(answers[:, :-1])], dim=1)
     hidden = model.model(inputs_embeds=sequence, use_cache=False).last_hidden_state[:, L:]
     losses = nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), answers.flatten(), reduction="none")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from title_arguments import SmallRLDefaults, TitleModelArguments, TitleStageArguments
 from title_stages import TitleStage
 
-from hf_latentrec.trainer import LRGRPOConfig
+from hf_latentrec.trainer import FLRGRPOConfig
+from hf_latentrec.trainer.factor_losses import FACTOR_LOSSES
 
 
 DEFAULT_STAGES = ("no_reasoning", "latentr3", "flr", "lr_grpo", "flr_grpo")
@@ -26,7 +28,10 @@ MOST_FACTORS = 8  # of the stages factors_1, factors_2, ...
 
 
 def plan(
-    num_factors: int = 4, num_iterations: int = 2, loss_weights: dict[str, float] | None = None
+    num_factors: int = 4,
+    num_iterations: int = 2,
+    factor_losses: Sequence[str] = FACTOR_LOSSES,
+    factor_loss_weights: Sequence[float] | None = None,
 ) -> dict[str, TitleStage]:
     """
     All stages by name: those of fine-tuning start from one model, those of RL from a fine-tuned one.
@@ -34,34 +39,38 @@ def plan(
     Args:
         num_factors (`int`, *optional*, defaults to 4): K of every stage of FLR but `factors_1`, `factors_2`, ...
         num_iterations (`int`, *optional*, defaults to 2): T, how often a thought is refined.
-        loss_weights (`dict[str, float]`, *optional*): fixed weights of the factor losses, which the rows of Table 3
-            take theirs from; a row with a loss that has none is left out. Weights are learned if not given.
+        factor_losses (`Sequence[str]`, *optional*): those of every stage of FLR but the rows of Table 3.
+        factor_loss_weights (`Sequence[float]`, *optional*): a fixed weight for each of `factor_losses`, which the rows
+            of Table 3 take theirs from; a row with a loss that has none is left out. Learned if not given.
     """
     plain = {"reasoner": "feedback", "thought_markers": False}
     attention = {"reasoner": "latent_attention"}
-    factors = {
-        k: {"reasoner": "factorized_attention", "num_factors": k, "num_iterations": num_iterations}
-        for k in (*range(1, MOST_FACTORS + 1), num_factors)
-    }
-    k, no_kl = num_factors, {"beta": 0.0}  # LR-GRPO as in LatentR³
+    no_kl = {"beta": 0.0}  # LR-GRPO as in LatentR³
+    weights = None if factor_loss_weights is None else dict(zip(factor_losses, factor_loss_weights, strict=True))
+
+    def flr(name: str, label: str, k: int = num_factors, losses: Sequence[str] = factor_losses) -> TitleStage:
+        reasoner = {"reasoner": "factorized_attention", "num_factors": k, "num_iterations": num_iterations}
+        fixed = None if weights is None else [weights[loss] for loss in losses]
+        settings: dict = {"factor_losses": list(losses), "factor_loss_weights": fixed}
+        if losses:  # eval_loss has them, too, but the best epoch is the one that recommends best, as without them
+            settings["metric_for_best_model"] = "loss/cross_entropy"
+        return TitleStage(name, None, 1, label, "FLRSFT", reasoner, settings)
+
+    rows = {name: losses for name, losses in TABLE_3.items() if weights is None or set(losses) <= set(weights)}
+    k = num_factors
     stages = [
         TitleStage("no_reasoning", None, 0, "no reasoning (BIGRec, D³)", "LatentSFT", plain),
         TitleStage("latentr3", None, 1, "LatentR³", "LatentSFT", attention),
-        TitleStage("flr", None, 1, f"FLR, K={k}", "FLRSFT", factors[k]),
+        flr("flr", f"FLR, K={k}"),
         TitleStage("latentr3_lr_grpo", "latentr3", 1, "LatentR³ + LR-GRPO", "LRGRPO", settings=no_kl),
         TitleStage("lr_grpo", "flr", 1, f"FLR + LR-GRPO, K={k}", "LRGRPO", settings=no_kl),
         TitleStage("flr_grpo", "flr", 1, f"FLR + FLR-GRPO, K={k}", "FLRGRPO"),
+        *(
+            flr(name, f"FLR, K={k}, {' + '.join(losses) or 'no factor loss'}", losses=losses)
+            for name, losses in rows.items()
+        ),
+        *(flr(f"factors_{k}", f"FLR with K={k}", k) for k in range(1, MOST_FACTORS + 1)),
     ]
-    for name, losses in TABLE_3.items():
-        settings: dict = {"factor_losses": losses}
-        if loss_weights is not None:
-            if not set(losses) <= set(loss_weights):
-                continue
-            settings["factor_loss_weights"] = [loss_weights[loss] for loss in losses]
-        label = f"FLR, K={k}, {' + '.join(losses) if losses else 'no factor loss'}"
-        stages.append(TitleStage(name, None, 1, label, "FLRSFT", factors[k], settings))
-    for k in range(1, MOST_FACTORS + 1):
-        stages.append(TitleStage(f"factors_{k}", None, 1, f"FLR with K={k}", "FLRSFT", factors[k]))
     return {stage.name: stage for stage in stages}
 
 
@@ -82,8 +91,8 @@ class FLRModelArguments(TitleModelArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}; pass at least 1")
         if self.model_name_or_path is None and self.num_factors > self.hidden_size:
             raise ValueError(
-                f"num_factors is {self.num_factors} and hidden_size {self.hidden_size}, which cannot hold more factors "
-                "than that; pass fewer factors or a larger hidden_size"
+                f"num_factors is {self.num_factors}, more than hidden_size {self.hidden_size} can hold; pass fewer "
+                "factors or a larger hidden_size"
             )
 
 
@@ -91,6 +100,7 @@ class FLRModelArguments(TitleModelArguments):
 class FLRStageArguments(TitleStageArguments):
     """Stages, fine-tuning and tests. Reinforcement learning takes the plain names (learning_rate, max_steps, ...)."""
 
+    sft_num_train_epochs: float = field(default=8.0, metadata={"help": "Epochs of fine-tuning at most."})
     stages: list[str] = field(
         default_factory=lambda: list(DEFAULT_STAGES),
         metadata={
@@ -104,9 +114,7 @@ class FLRStageArguments(TitleStageArguments):
 
 
 @dataclass
-class FLRConfig(SmallRLDefaults, LRGRPOConfig):
+class FLRConfig(SmallRLDefaults, FLRGRPOConfig):
     """FLR-GRPO's settings, the factor losses among them, with the defaults of the small CPU run."""
 
     output_dir: str | None = field(default="outputs/flr", metadata={"help": "Folder for checkpoints and results."})
-    factor_losses: list[str] = field(default_factory=lambda: ["orthogonality", "diversity", "sparsity"])
-    factor_loss_weights: list[float] | None = field(default=None)

@@ -35,25 +35,23 @@ class FLRRecipe(TitleRecipe):
         return [tables, *factor_table(self.folder, {name: self.plan[name].label for name in results}), *words]
 
 
-def fixed_weights(stages: list[str], args: FLRConfig) -> dict[str, float] | None:
-    """The weight of each factor loss, which every loss of a row of Table 3 needs, or `None` where they are learned."""
+def check_weights(stages: list[str], args: FLRConfig) -> None:
+    """Fixed weights are there for every loss of every row of Table 3."""
     if args.factor_loss_weights is None:
-        return None
-    weights = dict(zip(args.factor_losses, args.factor_loss_weights, strict=True))
+        return
     for stage in stages:
-        if missing := set(TABLE_3.get(stage, [])) - set(weights):
+        if missing := sorted(set(TABLE_3.get(stage, [])) - set(args.factor_losses)):
             raise ValueError(
-                f"stage {stage} needs a weight of {sorted(missing)[0]!r}, but factor_losses is {args.factor_losses}, "
+                f"stage {stage} needs a weight of {missing[0]!r}, but factor_losses is {args.factor_losses}, "
                 f"factor_loss_weights {args.factor_loss_weights}; give all losses and a weight of each, or no weights "
                 "(they are learned then)"
             )
-    return weights
 
 
 def main(data_args: TitleDataArguments, model_args: FLRModelArguments, stage_args: FLRStageArguments, args: FLRConfig):
     """The whole job: data, stages, evaluation, report."""
-    weights = fixed_weights(stage_args.stages, args)
-    stages = plan(model_args.num_factors, model_args.factor_iterations, weights)
+    check_weights(stage_args.stages, args)
+    stages = plan(model_args.num_factors, model_args.factor_iterations, args.factor_losses, args.factor_loss_weights)
     FLRRecipe(stages, "flr_grpo", "flr", data_args, model_args, stage_args, args)()
 
 

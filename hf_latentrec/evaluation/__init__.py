@@ -1,8 +1,11 @@
-"""Ranking metrics, per-user rank files, latency, and the tables that show them."""
+"""Ranking metrics, per-user rank files, latency, the tables that show them, and what a thought looks at (drawn by
+`.plots`, which needs the extra `plots`)."""
 
 from __future__ import annotations
 
 from .evaluator import DECODERS, PROTOCOLS, EvaluationResult, RecEvaluator
+from .explanation import Explanation, explain
+from .factors import FactorStatistics, disentanglement_score, measure_factors
 from .latency import Latency, measure_latency
 from .metrics import hit_rate, ndcg, ranking_metrics
 from .popularity import GroupMetrics, metrics_by_popularity, popular_items
@@ -14,14 +17,19 @@ __all__ = [
     "DECODERS",
     "PROTOCOLS",
     "EvaluationResult",
+    "Explanation",
+    "FactorStatistics",
     "GroupMetrics",
     "Latency",
     "RankFile",
     "RecEvaluator",
+    "disentanglement_score",
+    "explain",
     "format_metric_table",
     "format_seed_table",
     "hit_rate",
     "load_ranks",
+    "measure_factors",
     "measure_latency",
     "metrics_by_popularity",
     "ndcg",

@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from hf_latentrec.trainer.losses import clipped_policy_loss, group_mean, kl_k3
+from hf_latentrec.trainer.losses import (
+    attention_diversity_loss,
+    clipped_policy_loss,
+    group_mean,
+    kl_k3,
+    orthogonality_loss,
+    sparsity_loss,
+    uncertainty_weighted,
+)
 
 
 @pytest.fixture
@@ -86,3 +94,73 @@ def test_kl_k3_is_the_kl_divergence_in_expectation():
     policy, reference = torch.randn(2, 6).log_softmax(-1)
     expectation = (policy.exp() * kl_k3(policy, reference)).sum()
     assert expectation.item() == pytest.approx((policy.exp() * (policy - reference)).sum().item(), rel=1e-5)
+
+
+def slow_cosine(a, b):
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+
+@pytest.mark.parametrize("num_factors", [1, 2, 3, 5])
+def test_orthogonality_equals_the_loop(num_factors):
+    """FLR Eq. 5, entry by entry of the matrix."""
+    factors = torch.randn(3, num_factors, 6)
+    for loss, rows in zip(orthogonality_loss(factors).tolist(), factors.tolist(), strict=True):
+        entries = [slow_cosine(rows[i], rows[j]) - (i == j) for i in range(num_factors) for j in range(num_factors)]
+        assert loss == pytest.approx(sum(entry**2 for entry in entries), abs=1e-5)
+
+
+def test_orthogonal_factors_have_no_loss():
+    factors = torch.linalg.qr(torch.randn(2, 5, 5))[0][:, :4] * torch.tensor([0.1, 1.0, 7.0, 30.0])[:, None]
+    assert orthogonality_loss(factors).tolist() == pytest.approx([0, 0], abs=1e-9)
+    assert orthogonality_loss(torch.ones(3, 4)).item() == pytest.approx(6)  # all alike: F (F - 1)
+    assert orthogonality_loss(torch.zeros(3, 4, requires_grad=True)).item() == 0
+
+
+@pytest.mark.parametrize("num_factors", [2, 3, 5])
+def test_attention_diversity_equals_the_loop(num_factors):
+    """FLR Eq. 6, pair by pair, over the positions that are there; padding in between changes nothing."""
+    weights = torch.randn(2, 3, num_factors, 4).softmax(-1)
+    losses = attention_diversity_loss(torch.nn.functional.pad(weights, (3, 2)))
+    assert losses.shape == (2, 3)
+    for loss, rows in zip(losses.flatten().tolist(), weights.flatten(0, 1).tolist(), strict=True):
+        pairs = [(i, j) for i in range(num_factors) for j in range(i + 1, num_factors)]
+        total = sum(slow_cosine(rows[i], rows[j]) for i, j in pairs)
+        assert loss == pytest.approx(2 / (num_factors * (num_factors - 1)) * total, abs=1e-6)
+
+
+def test_attention_diversity_of_one_factor_or_one_position():
+    assert attention_diversity_loss(torch.ones(2, 1, 3)).tolist() == [0, 0]
+    alike = torch.tensor([[[0.9, 0.1]] * 3] * 2)
+    assert attention_diversity_loss(alike, torch.tensor([2, 1])).tolist() == pytest.approx([1, 0])
+
+
+def test_sparsity_equals_the_loop():
+    gates = torch.randn(4, 3).softmax(-1)
+    for loss, row in zip(sparsity_loss(gates).tolist(), gates.tolist(), strict=True):
+        assert loss == pytest.approx(-sum(gate * math.log(gate + 1e-8) for gate in row), abs=1e-6)
+    assert sparsity_loss(torch.tensor([0.0, 1.0, 0.0])).item() == pytest.approx(0, abs=1e-7)
+    assert sparsity_loss(torch.full((4,), 0.25)).item() == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("log_variance", [-1.0, 0.0, 0.3])
+def test_learned_weight_is_the_papers(log_variance):
+    """`1 / (2 exp(s))` and `s / 2`; the bound is not felt near 0."""
+    weighted, offset = uncertainty_weighted(torch.tensor(2.0), torch.tensor(log_variance))
+    assert weighted.item() == pytest.approx(2.0 / (2 * math.exp(log_variance)), rel=0.02)
+    assert offset.item() == pytest.approx(log_variance / 2, rel=0.02)
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(1.5, math.log(1.5)), (0.2, math.log(0.2)), (0.0, -5), (1e6, 5)])
+def test_learned_weights_never_run_away(loss, expected):
+    """10,000 steps, also where a loss is 0 or huge, and the minimum `s = log L` is out of reach."""
+    log_variance = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.AdamW([log_variance], lr=0.05, weight_decay=0.0)
+    for _ in range(10_000):
+        optimizer.zero_grad()
+        weighted, offset = uncertainty_weighted(torch.tensor(loss), log_variance)
+        (weighted + offset).backward()
+        optimizer.step()
+    weight, offset = uncertainty_weighted(torch.tensor(1.0), log_variance)
+    assert log_variance.isfinite() and weight.isfinite() and log_variance.grad.isfinite()
+    assert 2 * offset.item() == pytest.approx(expected, abs=0.01)

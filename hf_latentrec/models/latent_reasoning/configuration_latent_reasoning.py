@@ -78,16 +78,12 @@ class LatentReasonerConfig:
             )
 
     def _check_factors(self):
-        if self.num_thoughts > 1:
-            raise ValueError(
-                f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}, but reasoner 'factorized_attention' "
-                "refines one thought; pass num_thoughts=1 and the number of refinements as num_iterations"
-            )
         self.num_factors = DEFAULT_NUM_FACTORS if self.num_factors is None else self.num_factors
         self.num_iterations = DEFAULT_NUM_ITERATIONS if self.num_iterations is None else self.num_iterations
         for name in ("num_factors", "num_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"LatentReasonerConfig: {name} is {getattr(self, name)}; pass a positive number")
+        self.num_steps(self.num_thoughts)
 
     @property
     def refines_in_place(self) -> bool:
@@ -96,7 +92,14 @@ class LatentReasonerConfig:
 
     def num_steps(self, num_thoughts: int) -> int:
         """How often the reasoner is asked for a thought, which is also the number of passes that thinking takes."""
-        return num_thoughts * self.num_iterations if self.refines_in_place else num_thoughts
+        if not self.refines_in_place:
+            return num_thoughts
+        if num_thoughts > 1:
+            raise ValueError(
+                f"num_thoughts is {num_thoughts}, but reasoner 'factorized_attention' refines one thought; pass 1, "
+                "and the number of refinements as num_iterations"
+            )
+        return num_thoughts * self.num_iterations
 
     def num_slots(self, num_thoughts: int) -> int:
         """How many tokens thinking adds to a prompt at most: steps, two markers, what a refined slot starts from."""

@@ -138,19 +138,49 @@ class LatentRecProcessor(ProcessorMixin):
         """
         rows, counts = self._history_rows(histories)
         seen_items = _pad(rows, counts, -1) if exclude_seen else None
-        from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(rows))
-        rows, counts = rows[from_end <= self.max_history], np.minimum(counts, self.max_history)
+        rows, counts = self._newest(rows, counts)
         ids, sizes = self._prompts.encode(rows, counts)
-        num_blocks = counts + 2  # the items, the text before and the text after
-        lengths = np.add.reduceat(sizes, num_blocks.cumsum() - num_blocks)
-        width = int(lengths.max())
-        mask = np.arange(width) >= (width - lengths)[:, None]
+        mask = _prompt_mask(counts, sizes)
         input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
         input_ids[mask] = ids
         data = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
         if seen_items is not None:
             data["seen_items"] = seen_items
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def token_items(self, histories: Sequence[Sequence[str]] | Sequence[str]) -> np.ndarray:
+        """
+        Which item of the history each token of its prompt belongs to. A separator belongs to the item that it opens.
+
+        Args:
+            histories (`list[list[str]]`): As in `__call__`.
+
+        Returns:
+            `np.ndarray` of shape `[B, L]`, int64: for the `input_ids` of `__call__`, the place of the item among those
+            that enter the prompt (0 is the oldest of them); -1 for the text around the history and for padding.
+
+        Raises:
+            `ValueError`: as in `__call__`.
+
+        Example:
+            >>> from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
+            >>> items = [{"item_id": "B1", "semantic_id": ["<a_1>"]}, {"item_id": "B2", "semantic_id": ["<a_2>"]}]
+            >>> tokenizer = build_byte_tokenizer()
+            >>> codes = add_item_tokens(tokenizer, [item["semantic_id"] for item in items])
+            >>> catalog = ItemCatalog.from_items(items, tokenizer, item_tokenization="semantic_id")
+            >>> processor = LatentRecProcessor(tokenizer, catalog, prompt_template="U:{history}!", item_separator=",")
+            >>> processor.token_items([["B1"], ["B2", "B1"]]).tolist()
+            [[-1, -1, -1, -1, 0, -1], [-1, -1, 0, 1, 1, -1]]
+        """
+        rows, counts = self._newest(*self._history_rows(histories))
+        _, sizes = self._prompts.encode(rows, counts)
+        num_blocks = counts + 2
+        item = np.arange(num_blocks.sum()) - np.repeat(num_blocks.cumsum() - num_blocks, num_blocks) - 1
+        item[num_blocks.cumsum() - 1] = -1  # the text after the history, as -1 is the text before it already
+        mask = _prompt_mask(counts, sizes)
+        items = np.full(mask.shape, -1, dtype=np.int64)
+        items[mask] = np.repeat(item, sizes)
+        return items
 
     def encode_history(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -305,6 +335,11 @@ class LatentRecProcessor(ProcessorMixin):
             raise ValueError(f"{name}: history {history}, item {position}: {problem}")
         return rows, counts
 
+    def _newest(self, rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The part of all histories that enters their prompts."""
+        from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(rows))
+        return rows[from_end <= self.max_history], np.minimum(counts, self.max_history)
+
     def _rank(self, output: LatentRecGenerateOutput) -> _Ranking:
         """Beams to items: shared leaves expanded, nothing twice, nothing that is not allowed."""
         item, beam = (x.cpu() for x in self.item_trie.leaf_items(output.item_nodes.to(self.item_trie.row_ptr.device)))
@@ -319,6 +354,14 @@ class LatentRecProcessor(ProcessorMixin):
         user = user[order]
         rank = np.arange(len(user)) - np.searchsorted(user, user) + 1
         return _Ranking(user, item[order], score[order], rank)
+
+
+def _prompt_mask(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Where the tokens of left-padded prompts stand, `[B, L]`, by the items and the block sizes of each."""
+    num_blocks = counts + 2  # the items, the text before and the text after
+    lengths = np.add.reduceat(sizes, num_blocks.cumsum() - num_blocks)
+    width = int(lengths.max())
+    return np.arange(width) >= (width - lengths)[:, None]
 
 
 def _pad(values: np.ndarray, counts: np.ndarray, padding: int) -> np.ndarray:

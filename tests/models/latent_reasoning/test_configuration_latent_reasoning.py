@@ -43,6 +43,14 @@ def test_no_reasoning_is_the_default():
     assert Qwen3LatentRecConfig(num_thoughts=3).reasoner_config.num_thoughts == 3
 
 
+def test_factors_are_the_papers_unless_said_otherwise():
+    config = LatentReasonerConfig(reasoner="factorized_attention", num_thoughts=1)
+    assert (config.num_factors, config.num_iterations, config.thought_markers) == (4, 2, False)
+    assert [config.num_steps(n) for n in (0, 1)] == [0, 2]
+    other = LatentReasonerConfig(num_thoughts=3)
+    assert (other.num_factors, other.num_iterations, other.num_steps(3)) == (None, None, 3)
+
+
 def test_markers_are_the_papers_unless_said_otherwise():
     assert LatentReasonerConfig(reasoner="feedback").thought_markers
     assert not LatentReasonerConfig(reasoner="latent_attention").thought_markers
@@ -55,6 +63,11 @@ def test_markers_are_the_papers_unless_said_otherwise():
         ({"reasoner_config": {"thoughts": 4}}, "unknown setting.*thoughts"),
         ({"reasoner_config": {"reasoner": "telepathy"}}, "'telepathy' is unknown"),
         ({"num_thoughts": -1}, "num_thoughts is -1"),
+        ({"reasoner_config": {"num_factors": 3}}, "num_factors is 3 and num_iterations None"),
+        ({"reasoner_config": {"reasoner": "latent_attention", "num_iterations": 2}}, "'latent_attention' has neither"),
+        ({"reasoner_config": {"reasoner": "factorized_attention", "num_factors": 0}}, "num_factors is 0"),
+        ({"reasoner_config": {"reasoner": "factorized_attention", "num_iterations": 0}}, "num_iterations is 0"),
+        ({"reasoner_config": {"reasoner": "factorized_attention", "num_thoughts": 2}}, "num_thoughts is 2.*refines"),
         ({"embedding_dropout": 1.0}, "embedding_dropout is 1.0"),
         ({"use_sliding_window": True, "max_window_layers": 0}, "sliding-window attention"),
     ],

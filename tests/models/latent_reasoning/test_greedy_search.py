@@ -117,6 +117,7 @@ SETTINGS = [
     {"num_thoughts": 2, "reasoner": "latent_attention", "thought_markers": True},
     {"num_thoughts": 2, "reasoner": "feedback"},
     {"num_thoughts": 1, "reasoner": "feedback", "thought_markers": False},
+    {"num_thoughts": 1, "reasoner": "factorized_attention", "num_factors": 3},
 ]
 
 
@@ -154,6 +155,24 @@ def test_answers_equal_a_beam_for_each_thought(
             monkeypatch.setattr(model, "think", lambda *args, sample=sample: think(*args, thought_noise=sample))
         beams = model.generate(*prompts, item_trie=trie, num_beams=1)
         assert without_padding(answers[:, k].tolist()) == without_padding(beams.sequences.tolist())
+
+
+@pytest.mark.parametrize("kind", ["titles", "codes"])
+@pytest.mark.parametrize("settings", [SETTINGS[0], SETTINGS[-1]])
+def test_forward_tells_which_answers_greedy_search_would_write(
+    make_model, prompts, title_trie, catalog_trie, noise, settings, kind
+):
+    """Each sample of a thought is asked for the answer of the next one, and for its own."""
+    model, trie = make_model(**settings), title_trie if kind == "titles" else catalog_trie
+    answers = model.greedy_answers(*prompts, item_trie=trie, thought_noise=noise)
+    for labels in (answers, answers.roll(1, dims=1)):
+        output = model(*prompts, labels=labels, thought_noise=noise, greedy_trie=trie)
+        assert output.greedy_matches.tolist() == (labels == answers).all(-1).tolist()
+    assert not output.greedy_matches.all() and output.greedy_matches.any()  # some samples agree on an answer
+    foreign = torch.full((3, 2), 1)
+    assert not model(*prompts, labels=foreign, thought_noise=noise, greedy_trie=trie).greedy_matches.any()
+    longer = torch.nn.functional.pad(answers, (0, trie.max_depth), value=-100)
+    assert model(*prompts, labels=longer, thought_noise=noise, greedy_trie=trie).greedy_matches.all()
 
 
 def test_bad_arguments_are_named(make_model, prompts, title_trie, noise):

@@ -87,6 +87,30 @@ def test_encode_history_ends_where_shorter_prompts_end(item_tokenization, settin
     assert processor.answers_follow_history == follows
 
 
+@pytest.mark.parametrize("item_tokenization", ["semantic_id", "title"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_token_items_say_what_each_token_belongs_to(item_tokenization, settings):
+    processor = make_processor(item_tokenization, max_history=3, **settings)
+
+    def size(text: str) -> int:
+        return len(processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    before, after = processor.prompt_template.split("{history}")
+    expected = []
+    for history in HISTORIES:
+        items = [-1] * size(before)
+        for place, item_id in enumerate(history[-3:]):
+            row = processor.catalog.item_ids.index(item_id)
+            items += [place] * (size(processor.item_separator) if place else 0)
+            items += [place] * len(processor.catalog.prompt_tokens(row))
+        expected.append(items + [-1] * size(after))
+    width = max(map(len, expected))
+    got = processor.token_items(HISTORIES)
+    assert got.tolist() == [[-1] * (width - len(items)) + items for items in expected]
+    assert got.shape == processor(HISTORIES)["input_ids"].shape and got.dtype == np.int64
+    assert processor.token_items(HISTORIES[0]).tolist() == processor.token_items(HISTORIES[:1]).tolist()
+
+
 def test_llama_style_bos_opens_a_prompt():
     processor = make_processor()
     tokenizer = processor.tokenizer

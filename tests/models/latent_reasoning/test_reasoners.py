@@ -92,8 +92,16 @@ def test_odd_hidden_sizes_are_refused():
 
 
 @pytest.mark.parametrize("normalize", ["catalog", "vocabulary"])
-def test_generate_scores_what_forward_scores(make_model, prompts, catalog_trie, normalize):
-    model = make_model(num_thoughts=2, reasoner="latent_attention", dtype=torch.float64)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_thoughts": 2, "reasoner": "latent_attention"},
+        {"num_thoughts": 1, "reasoner": "factorized_attention", "num_iterations": 5, "thought_markers": True},
+    ],
+    ids=["latent_attention", "factorized_attention"],
+)
+def test_generate_scores_what_forward_scores(make_model, prompts, catalog_trie, normalize, settings):
+    model = make_model(dtype=torch.float64, **settings)
     output = model.generate(*prompts, item_trie=catalog_trie, num_beams=5, normalize=normalize)
     answers = output.sequences.view(3, 5, 3)
     logps = model(*prompts, labels=answers, item_trie=catalog_trie if normalize == "catalog" else None).logps
