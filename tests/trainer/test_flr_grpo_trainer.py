@@ -249,6 +249,7 @@ def test_lr_grpo_trains_a_factorized_reasoner(make_trainer, make_policy):
     before = copy.deepcopy(model).eval()
     trainer = make_trainer(LRRecorder, model=model, max_steps=1, learning_rate=0.1, per_device_train_batch_size=8)
     assert moved_by_training(trainer) == {f"reasoner.{name}" for name in OF_REASONER}
+    assert not model.reasoner.loss_log_variances.requires_grad  # DDP would wait for its gradient
     rewards = slow_perplexity_rewards(before, trainer.trained[0])
     baseline = sum(group[0] for group in rewards) / 8
     norm = math.sqrt(sum((reward - baseline) ** 2 for group in rewards for reward in group))
