@@ -7,9 +7,10 @@ What the factors of FLR cost beside the one head of LatentR³: decoding, and a s
 
 Two recommenders with the same backbone (Qwen3, 8 layers, hidden size 256, a BPE of 8,192 tokens learned from the
 titles, float32) take turns: LatentR³ with one thought, FLR with K = 4 factors and T = 2 iterations.
+
 `decoding_overhead`: beam search under the trie, 8 prompts of 10 titles, 20 beams, scores over the catalog;
-`_vocabulary`: scores over the vocabulary. `sft_overhead`: forward, loss, backward and AdamW of the trainers themselves,
-all three factor losses with learned weights included, on packed histories; `_separate`: one example per row. Ratios
+`_vocabulary`: scores over the vocabulary. `sft_overhead`: forward, loss, backward and AdamW of the trainers themselves
+on packed histories, all three factor losses with learned weights included; `_separate`: one example per row. Ratios
 are of medians; the models are random, which decoding time hardly depends on.
 """
 

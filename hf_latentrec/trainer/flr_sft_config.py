@@ -9,7 +9,7 @@ from .sft_config import LatentSFTConfig
 
 
 @dataclass
-class FLRSFTConfig(FactorLossConfig, LatentSFTConfig):
+class FLRSFTConfig(LatentSFTConfig, FactorLossConfig):
     """
     Settings of [`FLRSFTTrainer`]: those of [`LatentSFTConfig`] and of [`FactorLossConfig`].
 

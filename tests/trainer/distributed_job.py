@@ -1,7 +1,7 @@
 """A step or two of plain SGD with learning rate 1, so that the weights move by the gradient.
 
-Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group|flr_grpo OUT` on any number of processes; the
-main one writes the change of every weight.
+Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group|flr_sft|flr_grpo OUT` on any number of
+processes; the main one writes the change of every weight.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from hf_latentrec.evaluation import RecEvaluator
 from hf_latentrec.trainer import (
     FLRGRPOConfig,
     FLRGRPOTrainer,
+    FLRSFTConfig,
+    FLRSFTTrainer,
     LASARGRPOConfig,
     LASARGRPOTrainer,
     LatentSFTConfig,
@@ -32,6 +34,7 @@ from tests.tiny import make_tiny_recommender
 THOUGHTS = {
     "lr_grpo_batch": (2, "latent_attention"),
     "lr_grpo_group": (2, "latent_attention"),
+    "flr_sft": (1, "factorized_attention"),
     "flr_grpo": (1, "factorized_attention"),
 }
 
@@ -48,10 +51,13 @@ def main(algorithm: str, out: Path) -> None:
         "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": 0.0,
         "weight_decay": 0.0, "use_cpu": True, "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
     }  # fmt: skip
-    if algorithm == "sft":
+    if algorithm.endswith("sft"):
         # Histories hold different numbers of targets, so the processes hold different numbers of tokens.
         dataset, collator = pack_examples(splits["train"]), PackedHistoryCollator(processor)
-        trainer_class, config = LatentSFTTrainer, LatentSFTConfig(**settings)
+        if algorithm == "flr_sft":
+            trainer_class, config = FLRSFTTrainer, FLRSFTConfig(**settings)
+        else:
+            trainer_class, config = LatentSFTTrainer, LatentSFTConfig(**settings)
     elif algorithm == "lr_grpo_group":
         dataset, collator = splits["train"], NextItemCollator(processor)
         settings |= {"noise_std": 0.5, "advantage": "group", "beta": 0.1, "train_only_reasoner": False}

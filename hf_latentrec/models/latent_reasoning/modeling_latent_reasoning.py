@@ -218,7 +218,7 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
                 tuple(drop_branch(fold_after_prompt(step.attentions_BKFS)) for step in steps) if attends else None
             ),
             factor_gates=tuple(drop_branch(step.gates_BKF) for step in steps) if has_factors else None,
-            loss_log_variances=getattr(self.reasoner, "loss_log_variances", None),
+            loss_log_variances=self.reasoner.loss_log_variances.clone() if has_factors else None,
         )
 
 
