@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..models.latent_reasoning.modeling_latent_reasoning import LatentReasoningMixin
-    from ..models.latent_reasoning.modeling_outputs import LatentRecOutput
     from ..models.latent_reasoning.processing_latentrec import LatentRecProcessor
 
 
@@ -125,7 +124,8 @@ def explain(model: LatentReasoningMixin, processor: LatentRecProcessor, history:
     if reasoner == "feedback":
         attention_TRS = _backbone_attention(model, inputs["input_ids"], output.thought_embeds)[None]
     else:
-        attention_TRS = _reasoner_attention(output, has_iterations=has_factors)
+        # An entry is an iteration with a row per factor, or a thought with one row.
+        attention_TRS = torch.cat(output.factor_attentions, dim=0 if has_factors else 1)
     model.train(was_training)
 
     token_items_1L = torch.from_numpy(processor.token_items([history])).to(model.device)
@@ -147,18 +147,6 @@ def explain(model: LatentReasoningMixin, processor: LatentRecProcessor, history:
         mean_abs_correlation=float(off_diagonal_mean(correlation_RR.abs())) if R > 1 else None,
         disentanglement_score=float(disentanglement_score(attention_TRI[-1:], num_items_1)[0]),
     )
-
-
-def _reasoner_attention(output: LatentRecOutput, has_iterations: bool) -> torch.Tensor:
-    """
-    Attention [T, R, S] of one user: an entry of `factor_attentions` is an iteration, or else a thought, which sees one
-    slot more than the thought before it.
-    """
-    if has_iterations:
-        return torch.cat(output.factor_attentions)
-    num_slots = output.factor_attentions[-1].shape[-1]
-    rows = [torch.nn.functional.pad(row, (0, num_slots - row.shape[-1])) for row in output.factor_attentions]
-    return torch.cat(rows, dim=1)
 
 
 def _backbone_attention(
