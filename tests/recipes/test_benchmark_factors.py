@@ -23,7 +23,7 @@ TINY_SIZES = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "nu
 @pytest.fixture(autouse=True)
 def toy_sizes(monkeypatch):
     monkeypatch.setattr(recipe, "SIZES", {**recipe.SIZES, **TINY_SIZES})
-    monkeypatch.setattr(recipe, "make_synthetic", partial(recipe.make_synthetic, num_users=40, num_items=30))
+    monkeypatch.setattr(recipe, "make_synthetic", partial(recipe.make_synthetic, num_users=40, num_items=100))
 
 
 @pytest.mark.parametrize(("arguments", "num_rows"), [([], 4), (["--quick"], 2)])
