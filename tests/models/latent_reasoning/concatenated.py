@@ -7,20 +7,23 @@ import torch
 from .conftest import END, START
 
 
+def linear(layer, x):
+    return layer.weight @ x + layer.bias
+
+
+def rotate(x, position):
+    """Rotary embedding with base 1000: a rotation is the product with a complex number."""
+    half = len(x) // 2
+    turned = []
+    for i in range(half):
+        angle = torch.tensor(position * 1000.0 ** (-i / half), dtype=x.dtype)
+        turned.append(torch.complex(x[i], x[i + half]) * torch.polar(torch.ones_like(angle), angle))
+    return torch.stack([z.real for z in turned] + [z.imag for z in turned])
+
+
 def slow_latent_attention(reasoner, hidden_SD):
-    """LatentR³ Eq. 3, position by position; a rotation is the product with a complex number."""
+    """LatentR³ Eq. 3, position by position."""
     S, D = hidden_SD.shape
-
-    def linear(layer, x):
-        return layer.weight @ x + layer.bias
-
-    def rotate(x, position):
-        turned = []
-        for i in range(D // 2):
-            angle = torch.tensor(position * 1000.0 ** (-2 * i / D), dtype=x.dtype)
-            turned.append(torch.complex(x[i], x[i + D // 2]) * torch.polar(torch.ones_like(angle), angle))
-        return torch.stack([z.real for z in turned] + [z.imag for z in turned])
-
     query = rotate(linear(reasoner.q_proj, hidden_SD[-1]), S - 1)
     scores = [query @ rotate(linear(reasoner.k_proj, hidden_SD[s]), s) / D**0.5 for s in range(S)]
     weights = torch.stack(scores).softmax(0)
@@ -30,17 +33,6 @@ def slow_latent_attention(reasoner, hidden_SD):
 def slow_factorized_attention(reasoner, hidden_SD):
     """FLR Eq. 3 and 4, factor by factor and position by position: the thought, factors, attentions and gates."""
     S, D = hidden_SD.shape
-
-    def linear(layer, x):
-        return layer.weight @ x + layer.bias
-
-    def rotate(x, position):
-        turned = []
-        for i in range(D // 2):
-            angle = torch.tensor(position * 1000.0 ** (-2 * i / D), dtype=x.dtype)
-            turned.append(torch.complex(x[i], x[i + D // 2]) * torch.polar(torch.ones_like(angle), angle))
-        return torch.stack([z.real for z in turned] + [z.imag for z in turned])
-
     factors, attentions = [], []
     for prototype in reasoner.prototypes:
         query = linear(reasoner.q_proj, prototype)
