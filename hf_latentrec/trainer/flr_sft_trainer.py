@@ -21,6 +21,10 @@ class FLRSFTTrainer(FactorLossMixin, LatentSFTTrainer):
     thought of its own, also where histories are packed. `eval_loss` is the sum; `eval_loss/cross_entropy` is the
     recommendation loss alone.
 
+    The loss of sparsity is as small as can be where one factor has all of every thought, the same for all users.
+    `dominant` of [`~hf_latentrec.evaluation.measure_factors`] tells whether that is what came out; low correlation of
+    the factors does not.
+
     Args:
         model (`PreTrainedModel`): a recommender with `reasoner="factorized_attention"` and `num_thoughts=1`.
         args (`FLRSFTConfig`): settings.
