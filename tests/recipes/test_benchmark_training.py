@@ -96,9 +96,9 @@ def test_batches_hold_the_epoch_once_in_about_equal_parts():
 
 
 def test_sampled_batches_stand_for_the_epoch():
-    epoch = recipe.Epoch(list("abcdef"), np.array([3.0, 1.0, 1.1, 9.0, 1.2, 5.0]))
-    assert recipe.sample(epoch, 2) == ["c", "f"]  # of 1.0, 1.1, 1.2 and of 3, 5, 9
-    assert sorted(recipe.sample(epoch, 50)) == list("abcdef")
+    epoch = epochs.Epoch(list("abcdef"), np.array([3.0, 1.0, 1.1, 9.0, 1.2, 5.0]))
+    assert epochs.sample(epoch, 2) == ["c", "f"]  # of 1.0, 1.1, 1.2 and of 3, 5, 9
+    assert sorted(epochs.sample(epoch, 50)) == list("abcdef")
 
 
 def test_made_histories_have_the_lengths_of_beauty():
