@@ -83,11 +83,11 @@ def main(algorithm: str, out: Path) -> None:
         trainer_class, config = LRGRPOTrainer, LRGRPOConfig(**settings)
     elif algorithm == "lasar_grpo":
         # As below, an uneven step last; each prompt at the depth that was drawn for it.
-        dataset, collator = splits["train"].select(range(15, 26)), NextItemCollator(processor)
+        dataset, collator = splits["train"].select(range(17, 28)), NextItemCollator(processor)
         settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.2}
         settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
         settings["accelerator_config"] = {"even_batches": False}
-        settings |= {"num_generations": 8, "beta": 0.1, "terminal_kl_weight": 1.0, "reinforce_coef": 1.0}
+        settings |= {"num_generations": 30, "beta": 0.1, "terminal_kl_weight": 1.0, "reinforce_coef": 1.0}
         trainer_class, config = LASARGRPOTrainer, LASARGRPOConfig(**settings, group_repair="target")
     elif algorithm in THOUGHTS:
         # A step of two micro-batches, and one of a single uneven one: 2 and 1 prompts on two processes.

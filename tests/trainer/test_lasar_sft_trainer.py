@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 
-from hf_latentrec.trainer import LASARSFTConfig, LASARSFTTrainer
+from hf_latentrec.trainer import LASARSFTConfig, LASARSFTTrainer, merge_lora
 from tests.tiny import make_tiny_recommender
 from tests.trainer.memory_anchors import MemoryAnchors
 from tests.trainer.test_thought_losses import slow_alignment
@@ -38,18 +39,20 @@ def make_adaptive(make_model):
 def make_trainer(tmp_path, toy, rows, anchors, make_adaptive):
     given = anchors
 
-    def make(model=None, anchors=given, rows=rows, trainer_class=LASARSFTTrainer, **args):
+    def make(model=None, anchors=given, rows=rows, peft_config=None, new_token_ids=None, **args):
         settings = {
             "per_device_train_batch_size": 8, "max_steps": 1, "learning_rate": 0.1, "logging_steps": 1,
             "save_strategy": "no", "max_missing_cot": 0.2, "warmup_steps": 0, **args,
         }  # fmt: skip
-        return trainer_class(
+        return LASARSFTTrainer(
             make_adaptive() if model is None else model,
             LASARSFTConfig(tmp_path, use_cpu=True, disable_tqdm=True, **settings),
             anchors=anchors,
             data_collator=toy.collate,
             train_dataset=Dataset.from_list(rows),
             item_trie=toy.trie,
+            peft_config=peft_config,
+            new_token_ids=new_token_ids,
         )
 
     return make
@@ -236,3 +239,20 @@ def test_a_resumed_run_gives_the_same_losses(make_trainer):
     assert losses[0] == losses[1] and len(losses[0]) == 4
     for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21
+@pytest.mark.parametrize("policy_weight", [0.5, 0.0])
+def test_lora_trains_the_depth_policy_as_a_whole(make_trainer, policy_weight):
+    trainer = make_trainer(
+        policy_weight=policy_weight, peft_config=LoraConfig(r=2), new_token_ids=[], max_steps=3, learning_rate=1e-2
+    )
+    head = trainer.model.depth_policy
+    before = {name: parameter.detach().clone() for name, parameter in head.named_parameters()}
+    trainer.train()
+    moved = {name for name, parameter in head.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {name for name in before if "modules_to_save" in name and policy_weight}
+    merged = merge_lora(trainer.model)
+    assert {name for name, _ in merged.depth_policy.named_parameters()} == {
+        name.removeprefix("original_module.") for name in before if name.startswith("original_module.")
+    }
