@@ -107,9 +107,8 @@ def test_a_sentence_transformers_folder(tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    transformer = sentence_transformers.models.Transformer(str(tmp_path / "bert"))
-    pooling = sentence_transformers.models.Pooling(16)
-    sentence_transformers.SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(tmp_path / "st"))
+    # Of a plain transformers folder the class makes a model with mean pooling.
+    sentence_transformers.SentenceTransformer(str(tmp_path / "bert"), device="cpu").save(str(tmp_path / "st"))
 
     encoder = load_sentence_encoder(str(tmp_path / "st"), device="cpu")
     assert np.asarray(encoder(["word1", "word2"])).shape == (2, 16)
