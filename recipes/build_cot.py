@@ -122,8 +122,8 @@ def write_from_file(train: Dataset, source: Path, output: Path) -> int:
     write_at_once(text.add_column("teacher", ["file"] * len(text)), output)
     print(
         f"Teacher file {source}: {len(text):,} texts to {output}; {found['with_cot']:,} of {found['examples']:,} "
-        f"training examples have one, {found['without_cot']:,} have none; {found['unknown_users']:,} row(s) of unknown "
-        f"users were left out, {found['unknown_targets']:,} row(s) are for no training target"
+        f"training examples have one, {found['without_cot']:,} have none; {found['unknown_users']:,} row(s) of "
+        f"unknown users were left out, {found['unknown_targets']:,} row(s) are for no training target"
     )
     return 0
 
