@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -68,7 +68,8 @@ def chat_server(
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data[:20] if answer == "HANG UP" else data)
+            with suppress(BrokenPipeError):  # a client that was killed, or did not wait
+                self.wfile.write(data[:20] if answer == "HANG UP" else data)
             self.close_connection = True
 
         def log_message(self, *_):
