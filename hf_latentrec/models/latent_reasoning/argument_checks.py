@@ -42,9 +42,10 @@ def check_noise(
     labels: torch.Tensor | None,
     branch_starts: torch.Tensor | None,
     num_thoughts: int,
+    adaptive_depth: bool,
 ) -> None:
     """Whether samples of a thought fit the prompts and answers given to `forward`."""
-    check_thought_samples(thought_noise, input_ids, num_thoughts)
+    check_thought_samples(thought_noise, input_ids, num_thoughts, adaptive_depth)
     if branch_starts is not None:
         raise ValueError("thought_noise and branch_starts exclude each other; pass one target per prompt")
     if labels is None:
@@ -56,8 +57,29 @@ def check_noise(
         )
 
 
-def check_thought_samples(thought_noise: torch.Tensor, input_ids: torch.Tensor, num_thoughts: int) -> None:
-    """Whether samples of a thought fit the prompts, and there is a thought."""
+def check_depths(depths: torch.Tensor, branches: torch.Tensor, shallowest: int) -> None:
+    """Whether there is a number of thoughts for each branch, and every branch thinks."""
+    if depths.shape != branches.shape[:2]:
+        raise ValueError(
+            f"num_thoughts gives depths of shape {tuple(depths.shape)} to branches {tuple(branches.shape[:2])}; pass "
+            "one per prompt [B], or for packed histories one per answer [B, G]"
+        )
+    if shallowest < 1:
+        raise ValueError(
+            f"num_thoughts holds {shallowest}; where prompts have depths of their own each is at least 1 (for no "
+            "thoughts at all pass the number 0)"
+        )
+
+
+def check_thought_samples(
+    thought_noise: torch.Tensor, input_ids: torch.Tensor, num_thoughts: int, adaptive_depth: bool
+) -> None:
+    """Whether samples of a thought fit the prompts, and there is a thought that is everybody's last."""
+    if adaptive_depth:
+        raise ValueError(
+            "thought_noise is given to a model with adaptive_depth, where prompts differ in which thought is the "
+            "last; train it with LASARGRPOTrainer, or load it with a fixed depth"
+        )
     if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
         raise ValueError(
             f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
@@ -74,7 +96,6 @@ def check_generation(
     normalize: str,
     length_penalty: float,
     early_stopping: bool | str,
-    num_thoughts: int,
     on_empty: str,
     compile: bool,
 ) -> None:
@@ -93,8 +114,6 @@ def check_generation(
             raise ValueError(f"{name} is {value!r}; choose one of {choices}")
     if not math.isfinite(length_penalty):
         raise ValueError(f"length_penalty is {length_penalty}; pass a finite number (0.0 for none)")
-    if num_thoughts < 0:
-        raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
     if trie.max_token >= vocab_size:
         raise ValueError(
             f"the trie holds token {trie.max_token}, but the model's vocabulary has {vocab_size} "
@@ -105,6 +124,24 @@ def check_generation(
             "compile is set, but the trie holds answers of different lengths, whose steps have no fixed shapes; leave "
             "it out"
         )
+
+
+def check_depth_request(
+    num_thoughts: int | torch.Tensor | None,
+    depth_noise: torch.Tensor | None,
+    num_prompts: int,
+    adaptive_depth: bool,
+) -> None:
+    """Whether the number of thoughts that `generate` is asked for can be."""
+    if isinstance(num_thoughts, int) and num_thoughts < 0:
+        raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
+    if depth_noise is None:
+        return
+    if num_thoughts is not None or not adaptive_depth:
+        why = "num_thoughts is given, too" if num_thoughts is not None else "the model has no depth policy"
+        raise ValueError(f"depth_noise draws depths from the model's policy, but {why}; leave one of them out")
+    if depth_noise.shape != (num_prompts,):
+        raise ValueError(f"depth_noise has shape {tuple(depth_noise.shape)}; expected one number per prompt")
 
 
 def check_prompts(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
@@ -169,6 +206,8 @@ def _rows_where(mask_B: torch.Tensor) -> list[int]:
 
 __all__ = [
     "check_answers",
+    "check_depth_request",
+    "check_depths",
     "check_generation",
     "check_grounding",
     "check_item_embeddings",

@@ -86,6 +86,7 @@ def merge_outputs(parts: list[LatentRecGenerateOutput]) -> LatentRecGenerateOutp
         num_users=sum(num_users),
         thoughts=_cat([part.thoughts for part in parts], 0.0),
         num_thoughts=torch.cat([part.num_thoughts for part in parts]),
+        depth_logits=None if parts[0].depth_logits is None else torch.cat([part.depth_logits for part in parts]),
     )
 
 

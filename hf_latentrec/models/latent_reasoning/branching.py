@@ -12,12 +12,15 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache
 
+from .argument_checks import check_depths
+from .depth_policy import draw_depths
 from .thought_state import ThoughtState
 from .tree_attention import (
     build_attention_mask,
     causal_visibility,
     extend_positions,
     extend_visibility,
+    hide_first,
     prompt_visibility,
 )
 
@@ -129,7 +132,11 @@ class LatentBranchingMixin:
         return state, hidden_BKMD
 
     def extend(
-        self, state: ThoughtState, embeds_BKMD: torch.Tensor, own_MM: torch.Tensor | None = None
+        self,
+        state: ThoughtState,
+        embeds_BKMD: torch.Tensor,
+        own_MM: torch.Tensor | None = None,
+        idle_BK: torch.Tensor | None = None,
     ) -> tuple[ThoughtState, torch.Tensor]:
         """
         Appends M tokens to every branch: one pass over the new tokens, never over the prompt.
@@ -139,14 +146,18 @@ class LatentBranchingMixin:
             embeds_BKMD (`torch.Tensor`): input embeddings.
             own_MM (`torch.BoolTensor`, *optional*): what the new tokens of a branch see of each other; by default each
                 sees those before it. The branch goes on from the last token.
+            idle_BK (`torch.BoolTensor`, *optional*): branches for which the first new token is none: it only fills up
+                the batch, nothing sees it, and in its place the branch's newest hidden state so far is returned.
 
         Returns:
             `tuple`: the grown state and the new hidden states [B, K, M, D].
         """
         B, K, M, D = embeds_BKMD.shape
-        own_MM = causal_visibility(M, device=embeds_BKMD.device) if own_MM is None else own_MM
-        visible_BKMS = extend_visibility(state.visible_BKS, own_MM)
-        positions_BQ = extend_positions(state.visible_BKS, own_MM).flatten(1)
+        own = causal_visibility(M, device=embeds_BKMD.device) if own_MM is None else own_MM
+        if idle_BK is not None:
+            own = hide_first(own, idle_BK)
+        visible_BKMS = extend_visibility(state.visible_BKS, own)
+        positions_BQ = extend_positions(state.visible_BKS, own).flatten(1)
         output = self.model(
             inputs_embeds=embeds_BKMD.reshape(B, K * M, D),
             attention_mask=build_attention_mask(
@@ -157,9 +168,16 @@ class LatentBranchingMixin:
             use_cache=True,
         )
         hidden_BKMD = output.last_hidden_state.view(B, K, M, D)
+        visible_BKS = visible_BKMS[:, :, -1]
+        if idle_BK is not None:
+            idle_BK1 = idle_BK[..., None]
+            first_BKD = torch.where(idle_BK1, state.hidden_BKD, hidden_BKMD[:, :, 0])
+            hidden_BKMD = torch.cat([first_BKD[:, :, None], hidden_BKMD[:, :, 1:]], dim=2)
+            if M == 1:  # no token after it whose row would leave it out
+                visible_BKS = torch.where(idle_BK1, nn.functional.pad(state.visible_BKS, (0, K)), visible_BKS)
         state = replace(
             state,
-            visible_BKS=visible_BKMS[:, :, -1],
+            visible_BKS=visible_BKS,
             hidden_BKD=hidden_BKMD[:, :, -1],
             hidden_parts=(*state.hidden_parts, output.last_hidden_state),
             position_parts=(*state.position_parts, positions_BQ),
@@ -169,9 +187,10 @@ class LatentBranchingMixin:
     def think(
         self,
         state: ThoughtState,
-        num_thoughts: int | None = None,
+        num_thoughts: int | torch.Tensor | None = None,
         thought_noise: torch.Tensor | None = None,
         relative_noise: bool = False,
+        depth_noise: torch.Tensor | None = None,
     ) -> ThoughtState:
         """
         Lets every branch think; each step costs one token per branch. The closing marker, if there is one, rides along
@@ -179,17 +198,19 @@ class LatentBranchingMixin:
 
         Args:
             state (`ThoughtState`): from [`encode`].
-            num_thoughts (`int`, *optional*): N; the configuration's by default. 0 returns the state as it is.
+            num_thoughts (`int` or `torch.LongTensor` [B, K], *optional*): N of all branches, or of each; by default
+                the configuration's, or with adaptive depth what the depth policy finds most probable. 0 returns the
+                state as it is.
             thought_noise (`torch.Tensor` [B, K, D], *optional*): K samples of the last thought `r` (LatentR³ Eq. 5):
                 the one branch of the state becomes K, which go on after `r + thought_noise[:, k]`.
             relative_noise (`bool`, *optional*, defaults to `False`): the noise is in units of the thought's root mean
                 square.
+            depth_noise (`torch.Tensor` [B, K], *optional*): numbers in [0, 1); draws the depths from the policy.
 
         Returns:
             `ThoughtState`: ready to answer.
         """
-        num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
-        if num_thoughts == 0:
+        if not self.thinks(num_thoughts):
             return state
         B, K, _ = state.visible_BKS.shape
         if not state.opened:
@@ -198,7 +219,37 @@ class LatentBranchingMixin:
             state = self.extend(state, opening_BKMD)[0] if opening_BKMD.shape[2] else state
         end_BKM = self._marker("end", B, K if thought_noise is None else thought_noise.shape[1])
         noise = (thought_noise, relative_noise)
-        return self._think(state, num_thoughts, self.token_embeddings(end_BKM), None, *noise)[0]
+        state, deepest = self._choose_depth(state, num_thoughts, depth_noise)
+        return self._think(state, deepest, self.token_embeddings(end_BKM), None, *noise)[0]
+
+    def thinks(self, num_thoughts: int | torch.Tensor | None = None) -> bool:
+        """Whether there is anything to think, with what was asked for or else with the configuration's number."""
+        num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
+        return not isinstance(num_thoughts, int) or num_thoughts > 0
+
+    def _choose_depth(
+        self,
+        state: ThoughtState,
+        num_thoughts: int | torch.Tensor | None,
+        depth_noise_BK: torch.Tensor | None = None,
+    ) -> tuple[ThoughtState, int]:
+        """The number of thoughts of every branch, where branches may differ, and the largest of them."""
+        if self.depth_policy is not None:
+            state = replace(state, depth_logits_BKC=self.depth_policy(state.hidden_BKD))
+        if isinstance(num_thoughts, int):
+            return state, num_thoughts
+        if num_thoughts is not None:
+            depths_BK = num_thoughts
+        elif self.depth_policy is None:
+            return state, self.config.num_thoughts
+        elif depth_noise_BK is not None:
+            depths_BK = draw_depths(state.depth_logits_BKC, depth_noise_BK)
+        else:
+            depths_BK = state.depth_logits_BKC.argmax(-1) + 1
+        # The one time that thinking waits for the device: it saves the steps that no branch of the batch takes.
+        shallowest, deepest = torch.stack(depths_BK.aminmax()).tolist()
+        check_depths(depths_BK, state.visible_BKS, shallowest)
+        return replace(state, depths_BK=depths_BK), deepest
 
     def _think(
         self,
@@ -209,7 +260,10 @@ class LatentBranchingMixin:
         noise_BKD: torch.Tensor | None = None,
         relative_noise: bool = False,
     ) -> tuple[ThoughtState, torch.Tensor]:
-        """Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass."""
+        """
+        Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass. The loop is
+        that of the deepest branch: one that is through idles, as in LASAR App. E.1, and has zeros for thoughts.
+        """
         settings = self.config.reasoner_config
         num_steps = settings.num_steps(num_thoughts)
         steps, hidden_BKD = [], []
@@ -219,21 +273,24 @@ class LatentBranchingMixin:
             if settings.refines_in_place:
                 state = state.forget_newest()
             thought_BKMD = steps[-1].embeds_BKD[:, :, None]
+            idle_BK = None if state.depths_BK is None or step == 0 else state.depths_BK <= step
             if step < num_steps - 1:
-                state, hidden_BKMD = self.extend(state, thought_BKMD)
+                state, hidden_BKMD = self.extend(state, thought_BKMD, idle_BK=idle_BK)
             else:
                 if noise_BKD is not None:
                     state = state.expand(noise_BKD.shape[1])
                     thought_BKMD = _perturb(thought_BKMD, noise_BKD[:, :, None], relative_noise)
-                state, hidden_BKMD = self.extend(state, torch.cat([thought_BKMD, riders_BKMD], dim=2), own_MM)
+                state, hidden_BKMD = self.extend(state, torch.cat([thought_BKMD, riders_BKMD], dim=2), own_MM, idle_BK)
             hidden_BKD.append(hidden_BKMD[:, :, 0])
-        thoughts = [hidden.expand_as(hidden_BKD[-1]) for hidden in hidden_BKD[-num_thoughts:]]
-        return replace(
-            state,
-            thoughts_BKND=torch.stack(thoughts, dim=2),
-            thought_embeds_BKND=torch.stack([step.embeds_BKD for step in steps[-num_thoughts:]], dim=2),
-            steps=tuple(steps),
-        ), hidden_BKMD
+        thoughts_BKND = torch.stack([hidden.expand_as(hidden_BKD[-1]) for hidden in hidden_BKD[-num_thoughts:]], dim=2)
+        embeds_BKND = torch.stack([step.embeds_BKD for step in steps[-num_thoughts:]], dim=2)
+        if state.depths_BK is not None:
+            step_N1 = torch.arange(num_steps, device=thoughts_BKND.device)[:, None]
+            beyond_BKN1 = state.depths_BK[..., None, None] <= step_N1
+            thoughts_BKND = thoughts_BKND.masked_fill(beyond_BKN1, 0.0)
+            embeds_BKND = embeds_BKND.masked_fill(beyond_BKN1, 0.0)
+        state = replace(state, thoughts_BKND=thoughts_BKND, thought_embeds_BKND=embeds_BKND, steps=tuple(steps))
+        return state, hidden_BKMD
 
     def branch(self, state: ThoughtState, answers_BGT: torch.Tensor) -> torch.Tensor:
         """
@@ -262,6 +319,7 @@ class LatentBranchingMixin:
         answers_BGT: torch.Tensor,
         thought_noise: torch.Tensor | None = None,
         relative_noise: bool = False,
+        num_thoughts: int | torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ThoughtState]:
         """
         [`encode`], [`think`] and [`branch`] of answers that are known beforehand, in fewer passes: the marker that
@@ -271,6 +329,7 @@ class LatentBranchingMixin:
             input_ids, attention_mask, branch_starts: as in [`encode`].
             answers_BGT (`torch.LongTensor`): answer tokens; -100 is padding.
             thought_noise, relative_noise: as in [`think`]; the k-th answer then follows the k-th sample, K = G.
+            num_thoughts: as in [`think`].
 
         Returns:
             `tuple`: the hidden states [B, G, T, D] that predict each answer token, and the state after the thoughts.
@@ -278,11 +337,11 @@ class LatentBranchingMixin:
         B, G, T = answers_BGT.shape
         K = 1 if branch_starts is None and thought_noise is None else G
         given_BGR = answers_BGT[..., :-1].clamp(min=0)
-        num_thoughts = self.config.num_thoughts
-        if num_thoughts == 0 and K < G:
+        thinks = self.thinks(num_thoughts)
+        if not thinks and K < G:
             state = self.encode(input_ids, attention_mask)
             return self.branch(state, answers_BGT), state
-        if num_thoughts == 0:
+        if not thinks:
             prompt_BLD, given_BGRD = self._embed(input_ids, given_BGR)
             state, hidden_BGTD = self._encode(prompt_BLD, attention_mask, branch_starts, given_BGRD)
             return hidden_BGTD, state
@@ -293,9 +352,10 @@ class LatentBranchingMixin:
             torch.cat([end_BKM, given_BGR.reshape(B, K, G // K * (T - 1))], dim=2),
         )
         state = self._encode_and_open(prompt_BLD, attention_mask, branch_starts, start_BKMD)
+        state, deepest = self._choose_depth(state, num_thoughts)
         num_shared = 1 + end_BKM.shape[2]  # the last thought and the marker, before the answers of a branch part
         own_MM = causal_visibility(num_shared, G // K, T - 1, device=input_ids.device)
-        state, hidden_BKMD = self._think(state, num_thoughts, riders_BKMD, own_MM, thought_noise, relative_noise)
+        state, hidden_BKMD = self._think(state, deepest, riders_BKMD, own_MM, thought_noise, relative_noise)
         first_BG1D = hidden_BKMD[:, :, num_shared - 1 : num_shared].expand(-1, G, -1, -1)
         rest_BGRD = hidden_BKMD[:, :, num_shared:].reshape(B, G, T - 1, prompt_BLD.shape[-1])
         return torch.cat([first_BG1D, rest_BGRD], dim=2), state

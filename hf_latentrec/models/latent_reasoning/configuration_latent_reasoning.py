@@ -26,7 +26,10 @@ class LatentReasonerConfig:
             `"factorized_attention"` refines one thought in place by several factors (FLR Eq. 2 to 4).
         num_thoughts (`int`, *optional*, defaults to 0):
             Number N of thoughts. 0 is the no-reasoning baseline: the answer follows the prompt directly.
-            `"factorized_attention"` has one at most.
+            `"factorized_attention"` has one at most. With `adaptive_depth` the most that a prompt may have, N_max.
+        adaptive_depth (`bool`, *optional*, defaults to `False`):
+            Whether every prompt has its own number of thoughts, from 1 to `num_thoughts`, which a policy head reads
+            off the hidden state before the first thought (LASAR, section 2.2; 8 there).
         thought_markers (`bool`, *optional*):
             Whether the thoughts stand between two marker tokens, `[prompt] <s> thoughts <e> [answer]`, or directly
             between prompt and answer. By default as in the papers: with markers for `"feedback"`, without for the
@@ -53,6 +56,7 @@ class LatentReasonerConfig:
 
     reasoner: str = "feedback"
     num_thoughts: int = 0
+    adaptive_depth: bool = False
     thought_markers: bool | None = None
     num_factors: int | None = None
     num_iterations: int | None = None
@@ -66,6 +70,12 @@ class LatentReasonerConfig:
             raise ValueError(
                 f"LatentReasonerConfig: num_thoughts is {self.num_thoughts}; pass 0 (no reasoning) or a positive "
                 "number"
+            )
+        if self.adaptive_depth and (self.num_thoughts == 0 or self.refines_in_place):
+            raise ValueError(
+                f"LatentReasonerConfig: adaptive_depth is set with reasoner {self.reasoner!r} and num_thoughts "
+                f"{self.num_thoughts}; it chooses between 1 and num_thoughts thoughts that follow each other, so pass "
+                "the most that there may be (8 in LASAR), or leave adaptive_depth out"
             )
         if self.thought_markers is None:
             self.thought_markers = REASONERS[self.reasoner]
@@ -155,6 +165,12 @@ class LatentRecConfigMixin:
 
     @num_thoughts.setter
     def num_thoughts(self, value: int):
+        if self.reasoner_config.adaptive_depth and value != self.num_thoughts:
+            raise ValueError(
+                f"num_thoughts is set to {value}, but the model's depth policy chooses from 1 to {self.num_thoughts}; "
+                "pass generate(num_thoughts=...) to force a depth, or load the model with "
+                f'reasoner_config={{"num_thoughts": {value}}} to be without the policy'
+            )
         self.reasoner_config = LatentReasonerConfig.from_dict({**asdict(self.reasoner_config), "num_thoughts": value})
 
     def to_dict(self) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from .argument_checks import (
+    check_depth_request,
     check_generation,
     check_grounding,
     check_item_embeddings,
@@ -25,6 +26,7 @@ from .grounding import embed_items, ground
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecGenerateOutput
 from .sub_catalog import SubCatalog
+from .thought_state import ThoughtState
 from .title_search import title_search
 
 
@@ -46,7 +48,8 @@ class LatentGenerationMixin:
         on_empty: str = "error",
         length_penalty: float = 0.0,
         early_stopping: bool | str = False,
-        num_thoughts: int | None = None,
+        num_thoughts: int | torch.Tensor | None = None,
+        depth_noise: torch.Tensor | None = None,
         compile: bool = False,
         item_embeddings: torch.Tensor | None = None,
     ) -> LatentRecGenerateOutput:
@@ -78,7 +81,10 @@ class LatentGenerationMixin:
             length_penalty (`float`, *optional*, defaults to 0.0): scores are divided by `T ** length_penalty`.
             early_stopping (`bool` or `"never"`, *optional*, defaults to `False`): when a search over answers of
                 different lengths ends, as in transformers; see [`FinishedBeams`].
-            num_thoughts (`int`, *optional*): think for another number of steps than the configuration says.
+            num_thoughts (`int` or `torch.LongTensor` [B], *optional*): think for this number of steps, or for each
+                prompt its own, instead of what the configuration says or the depth policy finds most probable.
+            depth_noise (`torch.Tensor` [B], *optional*): numbers in [0, 1); with adaptive depth, draw each prompt's
+                depth from the policy. All beams of a prompt share its depth.
             compile (`bool`, *optional*, defaults to `False`): run the steps of a search over answers of one length,
                 whose shapes are fixed, through `torch.compile`. The first call with new sizes takes a minute or so.
                 Meant for GPUs, where launching many small operations can take longer than running them; on a CPU it
@@ -94,8 +100,8 @@ class LatentGenerationMixin:
             torch.OutOfMemoryError: not even one prompt fits into memory.
         """
         num_return_sequences = num_beams if num_return_sequences is None else num_return_sequences
-        num_thoughts = self.config.num_thoughts if num_thoughts is None else num_thoughts
         item_trie = item_trie.to(input_ids.device)
+        check_depth_request(num_thoughts, depth_noise, len(input_ids), self.config.reasoner_config.adaptive_depth)
         check_generation(
             item_trie,
             self.config.vocab_size,
@@ -104,7 +110,6 @@ class LatentGenerationMixin:
             normalize,
             length_penalty,
             early_stopping,
-            num_thoughts,
             on_empty,
             compile,
         )
@@ -124,13 +129,14 @@ class LatentGenerationMixin:
         def search(rows: slice) -> LatentRecGenerateOutput:
             """Prompts in, answers out, for some rows of the batch."""
             mask = None if attention_mask is None else attention_mask[rows]
-            num_slots = input_ids.shape[1] + self.config.reasoner_config.num_slots(num_thoughts)
+            depths, noise = (x[rows, None] if isinstance(x, torch.Tensor) else x for x in (num_thoughts, depth_noise))
+            num_slots = input_ids.shape[1] + self.config.reasoner_config.num_slots(self._most_thoughts(depths))
             num_slots += (
                 item_trie.max_depth if item_embeddings is not None else _num_branch_slots(item_trie, num_beams)
             )
             cache = BranchCache(self.config.num_hidden_layers, num_slots)
-            state = self.encode(input_ids[rows], mask, open_thoughts=num_thoughts > 0, cache=cache)
-            state = self.think(state, num_thoughts)
+            state = self.encode(input_ids[rows], mask, open_thoughts=self.thinks(depths), cache=cache)
+            state = self.think(state, depths, depth_noise=noise)
             part = sub_catalog and sub_catalog.select(rows)
             if item_embeddings is not None:
                 beams = ground(self, state, item_trie, item_embeddings, num_beams, part)
@@ -141,7 +147,7 @@ class LatentGenerationMixin:
                 beams = title_search(
                     self, state, item_trie, num_beams, normalize, part, length_penalty, early_stopping
                 )
-            return _collect(beams, item_trie, num_return_sequences, state.thoughts_BKND[:, 0])
+            return _collect(beams, item_trie, num_return_sequences, state)
 
         output = merge_outputs(run_in_parts(search, len(input_ids)))
         output.sub_catalog = sub_catalog
@@ -193,18 +199,24 @@ class LatentGenerationMixin:
         Raises:
             ValueError: for a prompt without a token, a model that does not think, or one whose scores are NaN.
         """
-        num_thoughts = self.config.num_thoughts
+        settings, num_thoughts = self.config.reasoner_config, self.config.num_thoughts
         check_prompts(input_ids, attention_mask)
-        check_thought_samples(thought_noise, input_ids, num_thoughts)
+        check_thought_samples(thought_noise, input_ids, num_thoughts, settings.adaptive_depth)
         item_trie = item_trie.to(input_ids.device)
         B, K, _ = thought_noise.shape
-        num_slots = input_ids.shape[1] + self.config.reasoner_config.num_slots(num_thoughts)
+        num_slots = input_ids.shape[1] + settings.num_slots(num_thoughts)
         num_slots += 2 * K + _num_branch_slots(item_trie, K)  # the last thought and a marker after each of its samples
         cache = BranchCache(self.config.num_hidden_layers, num_slots)
         state = self.encode(input_ids, attention_mask, open_thoughts=True, cache=cache)
         state = self.think(state, num_thoughts, thought_noise=thought_noise, relative_noise=relative_noise)
         leaves_BK = greedy_search(self, state, item_trie)
         return item_trie.sequences(leaves_BK.flatten()).view(B, K, -1)
+
+    def _most_thoughts(self, num_thoughts: int | torch.Tensor | None) -> int:
+        """How many thoughts a prompt may have, for what was asked for."""
+        if isinstance(num_thoughts, torch.Tensor):
+            return int(num_thoughts.max())
+        return self.config.num_thoughts if num_thoughts is None else num_thoughts
 
 
 def _num_branch_slots(trie: ItemTrie, num_beams: int) -> int:
@@ -213,11 +225,11 @@ def _num_branch_slots(trie: ItemTrie, num_beams: int) -> int:
     return steps * min(num_beams, trie.num_leaves)
 
 
-def _collect(
-    beams: Beams, trie: ItemTrie, num_return_sequences: int, thoughts_BND: torch.Tensor
-) -> LatentRecGenerateOutput:
+def _collect(beams: Beams, trie: ItemTrie, num_return_sequences: int, state: ThoughtState) -> LatentRecGenerateOutput:
     """The beams that exist, prompt by prompt. NaN scores stay, so that they are seen."""
+    thoughts_BND = state.thoughts_BKND[:, 0]
     B, N = thoughts_BND.shape[:2]
+    depths_B = torch.full((B,), N, device=thoughts_BND.device) if state.depths_BK is None else state.depths_BK[:, 0]
     returned_BK = beams.scores_BK != -torch.inf
     returned_BK[:, num_return_sequences:] = False
     nodes_R = beams.nodes_BK[returned_BK]
@@ -228,7 +240,8 @@ def _collect(
         user_indices=returned_BK.nonzero()[:, 0],
         num_users=B,
         thoughts=thoughts_BND,
-        num_thoughts=torch.full((B,), N, device=thoughts_BND.device),
+        num_thoughts=depths_B,
+        depth_logits=None if state.depth_logits_BKC is None else state.depth_logits_BKC[:, 0],
     )
 
 

@@ -13,6 +13,7 @@ from .answer_scores import entropy, greedy_matches, score_answers, score_steps
 from .argument_checks import check_answers, check_noise
 from .branching import LatentBranchingMixin
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
+from .depth_policy import DepthPolicy
 from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecOutput
@@ -42,6 +43,7 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
     def __init__(self, config):
         super().__init__(config)
         self.reasoner = build_reasoner(config)
+        self.depth_policy = DepthPolicy(config) if config.reasoner_config.adaptive_depth else None
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.post_init()  # of what came after the backbone's own
 
@@ -108,6 +110,7 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         relative_noise: bool = False,
         output_entropy: bool = False,
         greedy_trie: ItemTrie | None = None,
+        num_thoughts: int | torch.Tensor | None = None,
     ) -> LatentRecOutput:
         """
         Encodes prompts, thinks, and scores answers.
@@ -132,6 +135,9 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
             output_entropy (`bool`, *optional*, defaults to `False`): return the entropy of what is predicted for the
                 first answer of every prompt.
             greedy_trie (`ItemTrie`, *optional*): return whether greedy search in this catalog would write each answer.
+            num_thoughts (`int` or `torch.LongTensor` [B] or [B, G], *optional*): think for this number of steps, or
+                for each prompt its own (for each branch of a packed history), instead of what the configuration says
+                or the depth policy finds most probable.
 
         Returns:
             `LatentRecOutput`
@@ -156,21 +162,27 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
 
         ```
         """
-        num_thoughts = self.config.num_thoughts
         check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
+        thinks = self.thinks(num_thoughts)
+        if isinstance(num_thoughts, torch.Tensor) and branch_starts is None:
+            num_thoughts = num_thoughts[:, None]
         if thought_noise is not None:
-            check_noise(thought_noise, input_ids, labels, branch_starts, num_thoughts)
+            settings = self.config.reasoner_config
+            check_noise(
+                thought_noise, input_ids, labels, branch_starts, settings.num_thoughts, settings.adaptive_depth
+            )
             if labels.dim() == 2:
                 labels = labels[:, None].expand(-1, thought_noise.shape[1], -1)
         labels_BGT = labels[:, None] if labels is not None and labels.dim() == 2 else labels
         if labels is None:
-            state = self.think(self.encode(input_ids, attention_mask, branch_starts, open_thoughts=num_thoughts > 0))
-        elif labels_follow_prompt and num_thoughts == 0:
+            state = self.encode(input_ids, attention_mask, branch_starts, open_thoughts=thinks)
+            state = self.think(state, num_thoughts)
+        elif labels_follow_prompt and not thinks:
             state = self.encode(input_ids, attention_mask, branch_starts)
             hidden_BGTD = _states_in_prompt(state.hidden_BSD, branch_starts, labels_BGT.shape[-1])
         else:
             hidden_BGTD, state = self.answer(
-                input_ids, attention_mask, branch_starts, labels_BGT, thought_noise, relative_noise
+                input_ids, attention_mask, branch_starts, labels_BGT, thought_noise, relative_noise, num_thoughts
             )
         output = self._describe_thoughts(state, input_ids, branch_starts is not None, thought_noise is not None)
         if labels is None:
@@ -198,7 +210,7 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         self, state: ThoughtState, input_ids: torch.Tensor, packed: bool, sampled: bool
     ) -> LatentRecOutput:
         """The part of the output that tells of thoughts. Unpacked, the samples of a thought share how it was made."""
-        B, L = input_ids.shape
+        L = input_ids.shape[1]
         steps = state.steps
         attends = bool(steps) and steps[0].attentions_BKFS is not None
         has_factors = bool(steps) and steps[0].factors_BKFD is not None
@@ -206,13 +218,18 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         def drop_branch(x_BK: torch.Tensor) -> torch.Tensor:
             return x_BK if packed else x_BK[:, 0]
 
+        depths_BK = state.depths_BK
+        if depths_BK is None:
+            depths_BK = torch.full(state.visible_BKS.shape[:2], state.thoughts_BKND.shape[2], device=input_ids.device)
+
         def fold_after_prompt(weights_BKFS: torch.Tensor) -> torch.Tensor:
             return torch.cat([weights_BKFS[..., :L], weights_BKFS[..., L:].sum(-1, keepdim=True)], dim=-1)
 
         return LatentRecOutput(
             thoughts=state.thoughts_BKND if sampled else drop_branch(state.thoughts_BKND),
             thought_embeds=drop_branch(state.thought_embeds_BKND),
-            num_thoughts=torch.full((B,), state.thoughts_BKND.shape[2], device=input_ids.device),
+            num_thoughts=drop_branch(depths_BK),
+            depth_logits=None if state.depth_logits_BKC is None else drop_branch(state.depth_logits_BKC),
             factors=tuple(drop_branch(step.factors_BKFD) for step in steps) if has_factors else None,
             factor_attentions=(
                 tuple(drop_branch(fold_after_prompt(step.attentions_BKFS)) for step in steps) if attends else None

@@ -1,7 +1,7 @@
 """What the recommenders return.
 
-Shapes: B prompts, G answers of a prompt, F factors, L prompt, T answer, N thoughts, D hidden, V vocabulary, R returned
-answers.
+Shapes: B prompts, G answers of a prompt, C depths, F factors, L prompt, T answer, N thoughts, D hidden, V vocabulary,
+R returned answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class LatentRecOutput(ModelOutput):
             thoughts per branch in a packed history and under `thought_noise`.
         thought_embeds (`torch.Tensor` [B, N, D] or [B, G, N, D]): what the reasoner gave: the input embeddings
             `r_1 .. r_N` of the thoughts, without noise; one row per branch in a packed history.
-        num_thoughts (`torch.LongTensor` [B]): N of each prompt.
+        num_thoughts (`torch.LongTensor` [B] or [B, G]): N of each prompt, or of each branch of a packed history. Where
+            they differ, `thoughts` and `thought_embeds` have room for the most and are 0 beyond a branch's own.
+        depth_logits (`torch.Tensor` [B, C] or [B, G, C], *optional*): with adaptive depth, the policy's logits of the
+            depths 1 .. C, in float32.
         factors (`tuple[torch.Tensor]` of [B, F, D] or [B, G, F, D], *optional*): of each iteration of
             `"factorized_attention"`, what its factors found.
         factor_attentions (`tuple[torch.Tensor]` of [B, F, L + 1] or [B, G, F, L + 1], *optional*): of each iteration,
@@ -52,6 +55,7 @@ class LatentRecOutput(ModelOutput):
     thoughts: torch.Tensor | None = None
     thought_embeds: torch.Tensor | None = None
     num_thoughts: torch.Tensor | None = None
+    depth_logits: torch.Tensor | None = None
     factors: tuple[torch.Tensor, ...] | None = None
     factor_attentions: tuple[torch.Tensor, ...] | None = None
     factor_gates: tuple[torch.Tensor, ...] | None = None
@@ -74,7 +78,8 @@ class LatentRecGenerateOutput(ModelOutput):
         sub_catalog (`SubCatalog`, *optional*): what each prompt could be answered with, where that is not everything;
             items that share a leaf are told apart by it.
         thoughts (`torch.Tensor` [B, N, D]): hidden states of the thoughts.
-        num_thoughts (`torch.LongTensor` [B]): N of each prompt.
+        num_thoughts (`torch.LongTensor` [B]): N of each prompt; `thoughts` are 0 beyond it.
+        depth_logits (`torch.Tensor` [B, C], *optional*): with adaptive depth, the policy's logits of depths 1 .. C.
     """
 
     sequences: torch.LongTensor | None = None
@@ -85,6 +90,7 @@ class LatentRecGenerateOutput(ModelOutput):
     sub_catalog: SubCatalog | None = None
     thoughts: torch.Tensor | None = None
     num_thoughts: torch.Tensor | None = None
+    depth_logits: torch.Tensor | None = None
 
 
 __all__ = ["LatentRecGenerateOutput", "LatentRecOutput"]

@@ -1,6 +1,6 @@
 """The state between prompt and answer: an encoded prompt and the branches that grow from it.
 
-Shapes: B prompts, K branches, F factors, N thoughts, S slots, s slots of one pass, D hidden.
+Shapes: B prompts, K branches, C depths, F factors, N thoughts, S slots, s slots of one pass, D hidden.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class ThoughtState:
         thoughts_BKND (`torch.Tensor`): hidden states `h_1 .. h_N` of the thoughts so far.
         thought_embeds_BKND (`torch.Tensor`): what the reasoner gave: their input embeddings, without noise.
         steps (`tuple[Thought, ...]`): all that the reasoner gave, step by step.
+        depth_logits_BKC (`torch.Tensor`, *optional*): with adaptive depth, what the policy thinks of each depth.
+        depths_BK (`torch.LongTensor`, *optional*): thoughts of each branch, where branches may differ.
         opened (`bool`): whether the branches are ready to think: have read the opening marker and the initial
             content of a slot that is refined, where there are such.
     """
@@ -60,6 +62,8 @@ class ThoughtState:
     thought_embeds_BKND: torch.Tensor
     read_parts: tuple[torch.Tensor, ...] = ()
     steps: tuple[Thought, ...] = ()
+    depth_logits_BKC: torch.Tensor | None = None
+    depths_BK: torch.Tensor | None = None
     opened: bool = False
 
     @property

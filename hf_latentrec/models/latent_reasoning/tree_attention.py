@@ -62,27 +62,45 @@ def prompt_visibility(real_BL: torch.Tensor, num_new: int) -> torch.Tensor:
     return torch.nn.functional.pad(causal_LL & real_BL[:, None] | itself_LL, (0, num_new))
 
 
-def extend_visibility(visible_BKS: torch.Tensor, own_MM: torch.Tensor) -> torch.Tensor:
+def hide_first(own_MM: torch.Tensor, hidden_BK: torch.Tensor) -> torch.Tensor:
+    """
+    What new tokens see of each other where the first one only fills up some branches: there nobody but itself sees it.
+
+    Args:
+        own_MM (`torch.BoolTensor`): see [`causal_visibility`].
+        hidden_BK (`torch.BoolTensor`): branches whose first new token is not real.
+
+    Returns:
+        `torch.BoolTensor` [B, K, M, M].
+    """
+    M = len(own_MM)
+    token_M = torch.arange(M, device=own_MM.device)
+    looks_at_first_MM = (token_M[:, None] > 0) & (token_M == 0)
+    return own_MM & ~(hidden_BK[..., None, None] & looks_at_first_MM)
+
+
+def extend_visibility(visible_BKS: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """
     What each new token sees when every branch grows by M tokens, laid out branch by branch.
 
     Args:
         visible_BKS (`torch.BoolTensor` [B, K, S]): what each branch sees.
-        own_MM (`torch.BoolTensor`): what the new tokens of a branch see of each other, see [`causal_visibility`].
+        own (`torch.BoolTensor` [M, M] or [B, K, M, M]): what the new tokens of a branch see of each other, see
+            [`causal_visibility`].
 
     Returns:
-        `torch.BoolTensor` [B, K, M, S + K * M]: a token sees its branch's slots and what `own_MM` says. The last
+        `torch.BoolTensor` [B, K, M, S + K * M]: a token sees its branch's slots and what `own` says. The last
         token's row is what the branch sees afterwards.
     """
     B, K, _ = visible_BKS.shape
-    M = len(own_MM)
+    M = own.shape[-1]
     same_branch_KK = torch.eye(K, dtype=torch.bool, device=visible_BKS.device)
-    own_KMKM = same_branch_KK[:, None, :, None] & own_MM[None, :, None, :]
-    own = own_KMKM.reshape(1, K, M, K * M).expand(B, -1, -1, -1)
+    own = same_branch_KK[:, None, :, None] & own.expand(-1 if own.dim() == 4 else 1, K, M, M)[..., None, :]
+    own = own.flatten(-2).expand(B, -1, -1, -1)
     return torch.cat([visible_BKS[:, :, None].expand(-1, -1, M, -1), own], dim=-1)
 
 
-def extend_positions(visible_BKS: torch.Tensor, own_MM: torch.Tensor) -> torch.Tensor:
+def extend_positions(visible_BKS: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """
     Position ids of M new tokens per branch: what a token sees before itself is counted, padding and other branches are
     not.
@@ -90,7 +108,7 @@ def extend_positions(visible_BKS: torch.Tensor, own_MM: torch.Tensor) -> torch.T
     Returns:
         `torch.LongTensor` [B, K, M].
     """
-    return visible_BKS.sum(-1)[..., None] + own_MM.sum(-1) - 1
+    return visible_BKS.sum(-1)[..., None] + own.sum(-1) - 1
 
 
 def build_attention_mask(visible: torch.Tensor, attn_implementation: str, dtype: torch.dtype) -> torch.Tensor:
@@ -122,5 +140,6 @@ __all__ = [
     "causal_visibility",
     "extend_positions",
     "extend_visibility",
+    "hide_first",
     "prompt_visibility",
 ]
