@@ -1,4 +1,4 @@
-"""What train_lasar.py is told: the model, the teacher's text, its stages and tests; the defaults of a small CPU run."""
+"""What train_lasar.py is told: model, teacher's text, stages and tests; with the defaults of a small CPU run."""
 
 from __future__ import annotations
 

@@ -6,17 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training_setup import build_model
+from training_setup import build_model, build_processor
 from training_stages import Stage, load_start, stage_settings
 from trl import get_peft_config
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from hf_latentrec import LatentRecProcessor
     from hf_latentrec.cot import AnchorStore
-    from hf_latentrec.evaluation import RecEvaluator
 
 
 ANCHORS = "anchors"  # among the stages, but nothing is trained
@@ -45,6 +44,11 @@ class LasarStage(Stage):
     uses_anchors: bool = False
     writes_text: bool = False
     settings: dict = field(default_factory=dict)
+
+    @property
+    def reinforces(self) -> bool:
+        """Whether the stage is reinforcement learning."""
+        return self.budget == "rl"
 
 
 def plan(num_thoughts: int = 8) -> dict[str, LasarStage]:
@@ -92,8 +96,29 @@ def plan(num_thoughts: int = 8) -> dict[str, LasarStage]:
     return {stage.name: stage for stage in stages}
 
 
+def code_processor(data: Any, splits: DatasetDict, data_args: Any, model_args: Any) -> LatentRecProcessor:
+    """Tokenizer with the items' codes, catalog, trie and prompt."""
+    from transformers import AutoTokenizer
+
+    from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
+
+    if model_args.model_name_or_path is None:
+        tokenizer = build_byte_tokenizer()
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    add_item_tokens(tokenizer, data.items["semantic_id"])
+    return build_processor(
+        data,
+        splits,
+        tokenizer,
+        data_args,
+        item_tokenization="semantic_id",
+        prompt_template=model_args.prompt_template,
+    )
+
+
 def starting_model(stage: LasarStage, processor: LatentRecProcessor, model_args: Any, folder: Path):
-    """The model that a stage starts from, with the stage's thoughts; a policy of the depth is drawn where it is new."""
+    """The model that a stage starts from, with the stage's thoughts; a new policy of their number is drawn."""
     from hf_latentrec.models.latent_reasoning.tokenization import thought_token_ids
 
     reasoner = {"num_thoughts": stage.num_thoughts, "adaptive_depth": stage.adaptive_depth}
@@ -145,8 +170,9 @@ def sft_changes(stage: LasarStage, stage_args: Any, cot_args: Any) -> dict[str, 
 def make_trainer(
     stage: LasarStage,
     model: Any,
+    processor: LatentRecProcessor,
     train: Dataset,
-    validation: RecEvaluator,
+    validation: Dataset,
     anchors: AnchorStore | None,
     model_args: Any,
     stage_args: Any,
@@ -159,32 +185,37 @@ def make_trainer(
     Args:
         stage (`LasarStage`): what is trained.
         model (`PreTrainedModel`): what it starts from.
-        train (`datasets.Dataset`): examples; with their text in a column `cot`, where the stage writes it.
-        validation (`RecEvaluator`): of the validation users.
+        processor (`LatentRecProcessor`): tokenizes examples.
+        train, validation (`datasets.Dataset`): examples; with a column `cot`, where the stage writes text. None of
+            validation where nothing validates.
         anchors (`AnchorStore`, *optional*): where the stage uses them.
         model_args, stage_args, cot_args, args: as parsed.
     """
     import hf_latentrec.trainer
     from hf_latentrec.data import NextItemCollator
+    from hf_latentrec.evaluation import RecEvaluator
     from hf_latentrec.models.latent_reasoning.explicit_cot import ExplicitCoTCollator
 
     trainer_class = getattr(hf_latentrec.trainer, f"{stage.algorithm}Trainer")
     config_class = getattr(hf_latentrec.trainer, f"{stage.algorithm}Config")
-    reinforces = stage.budget == "rl"
-    changes = {"per_device_eval_batch_size": args.per_device_train_batch_size} if reinforces else {}
-    changes |= {} if reinforces else sft_changes(stage, stage_args, cot_args)
-    changes |= {"output_dir": str(Path(args.output_dir) / stage.name), **stage.settings}
-    processor = validation.processor
-    given = {
-        "train_dataset": train,
-        "eval_dataset": validation.examples,
-        "processing_class": processor,
-        "peft_config": get_peft_config(model_args),
-    }
-    if reinforces:
-        given |= {"data_collator": NextItemCollator(processor), "evaluator": validation}
-    if stage.writes_text:
-        given["data_collator"] = ExplicitCoTCollator(processor, cot_args.max_cot_tokens)
+    if stage.reinforces:
+        changes = {"per_device_eval_batch_size": args.per_device_train_batch_size}
+        own = {
+            "data_collator": NextItemCollator(processor),
+            "evaluator": RecEvaluator(processor, validation, stage_args.eval_num_beams, stage_args.eval_batch_size),
+        }
+    else:
+        changes = sft_changes(stage, stage_args, cot_args)
+        own = {"data_collator": ExplicitCoTCollator(processor, cot_args.max_cot_tokens)} if stage.writes_text else {}
     if stage.uses_anchors:
-        given["anchors"] = anchors
-    return trainer_class(model, stage_settings(args, config_class, **changes), **given)
+        own["anchors"] = anchors
+    changes |= {"output_dir": str(Path(args.output_dir) / stage.name), **stage.settings}
+    return trainer_class(
+        model,
+        stage_settings(args, config_class, **changes),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=processor,
+        peft_config=get_peft_config(model_args),
+        **own,
+    )

@@ -132,9 +132,7 @@ class RecEvaluator:
         ranks, num_thoughts = np.zeros((2, len(self.examples)), dtype=np.int64)
         for rows, batch_ranks, batch_num_thoughts in gather_object(results):
             ranks[rows], num_thoughts[rows] = batch_ranks, batch_num_thoughts
-        return EvaluationResult(
-            list(self.examples["user_id"]), ranks, ranking_metrics(ranks, self.ks), num_thoughts
-        )
+        return EvaluationResult(list(self.examples["user_id"]), ranks, ranking_metrics(ranks, self.ks), num_thoughts)
 
     def _rank_batch(
         self,

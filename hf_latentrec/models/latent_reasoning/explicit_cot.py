@@ -15,7 +15,7 @@ from transformers import BatchFeature, GenerationConfig, PreTrainedModel
 from transformers.generation import GenerationMixin
 
 from ...data.collators import IGNORE_INDEX, _pad
-from .tokenization import encode_plain_text, thought_token_ids
+from .tokenization import thought_token_ids
 
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class ExplicitCoTCollator:
                 )
         inputs = self.processor([example["history"] for example in examples], return_tensors="pt")
         targets = self.processor.catalog.rows([example["target"] for example in examples])
-        texts = encode_plain_text(self.processor.tokenizer, [example["cot"] for example in examples])
+        texts = self.processor.tokenizer(
+            [example["cot"] for example in examples], add_special_tokens=False, split_special_tokens=True
+        )["input_ids"]
         labels = [
             np.concatenate([text[: self.max_cot_tokens], [self.end_token_id], answer]).astype(np.int64)
             for text, answer in zip(texts, self.processor.answer_ids(targets), strict=True)
@@ -118,9 +120,9 @@ def write_text(model: PreTrainedModel, inputs: BatchFeature, max_new_tokens: int
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=pad_token_id
     )
     prompt_BL, mask_BL = inputs["input_ids"], inputs["attention_mask"]
-    written_BW = as_causal_lm(model).generate(
-        input_ids=prompt_BL, attention_mask=mask_BL, generation_config=settings
-    )[:, prompt_BL.shape[1] :]
+    written_BW = as_causal_lm(model).generate(input_ids=prompt_BL, attention_mask=mask_BL, generation_config=settings)[
+        :, prompt_BL.shape[1] :
+    ]
     # One more column, so that a text that was cut has room for its `<e>`; behind an `<e>` there is only padding.
     written_BW = torch.cat([written_BW, written_BW.new_full((len(written_BW), 1), end)], dim=1)
     after_end_BW = (written_BW == end).cumsum(1) - (written_BW == end).long() > 0

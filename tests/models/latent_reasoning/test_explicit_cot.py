@@ -68,15 +68,18 @@ def test_the_language_model_shares_the_weights(tiny):
 def test_labels_are_text_marker_and_answer(tiny):
     _, processor, examples = tiny
     first, second = examples[0], examples[1]
+    code = processor.tokenizer.convert_ids_to_tokens(int(processor.catalog.answer_tokens(0)[0]))
     batch = ExplicitCoTCollator(processor, max_cot_tokens=4)(
-        [{**first, "cot": "abc"}, {**second, "cot": "<a_1> is long"}]
+        [{**first, "cot": "abc"}, {**second, "cot": f"{code} <|end_thought|>"}]
     )
-    answers = [row.tolist() for row in processor.answer_ids(processor.catalog.rows([first["target"], second["target"]]))]
+    answers = [
+        row.tolist() for row in processor.answer_ids(processor.catalog.rows([first["target"], second["target"]]))
+    ]
     end = processor.tokenizer.convert_tokens_to_ids("<|end_thought|>")
     spell = processor.tokenizer.convert_tokens_to_ids
     assert batch["labels"].tolist() == [
         [*spell(list("abc")), end, *answers[0], -100],
-        [*spell(list("<a_1")), end, *answers[1]],  # cut; a code that the text spells out is text
+        [spell(code), *spell(["Ġ", "<", "|"]), end, *answers[1]],  # codes are tokens, markers text; cut
     ]
     assert torch.equal(batch["input_ids"], processor([first["history"], second["history"]])["input_ids"])
     assert batch["user_ids"] == [first["user_id"], second["user_id"]]
