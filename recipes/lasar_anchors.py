@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lasar_stages import ANCHORS
 
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
     from hf_latentrec.cot import AnchorStore
@@ -70,41 +74,50 @@ def with_text(examples: Dataset, text: Dataset, max_missing_cot: float, split: s
 
 
 def open_anchors(
-    folder: Path, text: Dataset, segmenter: str, rebuild: bool, device: Any, say: Callable[[str], None]
+    folder: Path,
+    text: Dataset,
+    segmenter: str,
+    max_segments: int,
+    rebuild: bool,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> AnchorStore:
     """
-    The anchors of a run's stage 1, made where there are none yet. Those of another stage 1 or another text are an
-    error, or replaced.
+    The anchors of a run's stage 1, made where there are none yet. Those of another stage 1, text or setting are an
+    error.
 
     Args:
         folder (`Path`): of the whole run.
         text (`datasets.Dataset`): `user_id, target, cot`.
         segmenter (`str`): `"sentences"`, or a model of sentence embeddings.
-        rebuild (`bool`): replace what is stale.
+        max_segments (`int`): most segments of a text, N_max.
+        rebuild (`bool`): make them anew in any case.
         device (`torch.device`): where the model computes them.
         say (`Callable`): prints one line.
     """
     from accelerate import PartialState
     from transformers import AutoModel, AutoProcessor
 
-    from hf_latentrec.cot import AnchorStore, build_anchors, model_fingerprint, segment_texts, text_fingerprint
+    from hf_latentrec.cot import AnchorStore, build_anchors, load_sentence_encoder, segment_cot
 
-    target, state = folder / "anchors", PartialState()
-    segments = segment_texts(text, segmenter)
-    model = AutoModel.from_pretrained(folder / "stage1").to(device).eval()
-    belongs_to = {"model_fingerprint": model_fingerprint(model), "text_fingerprint": text_fingerprint(segments)}
-    if target.exists():
-        try:
-            return AnchorStore.open(target, **belongs_to)
-        except ValueError as error:
-            if not rebuild:
-                raise ValueError(f"{error}; or pass --rebuild_anchors to replace them") from error
-    state.wait_for_everyone()
+    anchors, state = folder / ANCHORS, PartialState()
     if state.is_main_process:
-        if target.exists():
-            shutil.rmtree(target)
-        say(f"Anchors of {len(segments):,} texts, last-layer states of stage 1, to {target}")
+        if rebuild and anchors.exists():
+            shutil.rmtree(anchors)
+        encoder = None if segmenter == "sentences" else load_sentence_encoder(segmenter, device=str(device))
+        segments = segment_cot(text, encoder, max_segments=max_segments)
+        say(f"Segments: {describe_counts(segments)}, cut by {segmenter}; their anchors, by stage 1, are in {anchors}")
+        model = AutoModel.from_pretrained(folder / "stage1").to(device)
         tokenizer = AutoProcessor.from_pretrained(folder / "stage1").tokenizer
-        build_anchors(model, tokenizer, segments, target, show_progress=True)
+        try:
+            build_anchors(model, tokenizer, segments, anchors, show_progress=True)
+        except ValueError as error:
+            raise ValueError(f"{error} (--rebuild_anchors true does both)") from error
     state.wait_for_everyone()
-    return AnchorStore.open(target, **belongs_to)
+    return AnchorStore.open(anchors)
+
+
+def describe_counts(segments: Dataset) -> str:
+    """How many texts have how many segments: `"120 x 3, 40 x 4"`."""
+    counts = Counter(map(len, segments["segments"]))
+    return ", ".join(f"{counts[number]:,} texts x {number}" for number in sorted(counts))

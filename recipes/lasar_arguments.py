@@ -51,7 +51,7 @@ class CoTArguments:
     )
     rebuild_anchors: bool = field(
         default=False,
-        metadata={"help": "Replace anchors that belong to another stage 1 or another text, instead of an error."},
+        metadata={"help": "Make anchors anew; without it those of another stage 1 or text are an error."},
     )
     max_missing_cot: float = field(
         default=0.1, metadata={"help": "Stop where more than this share of the training examples has no text."}

@@ -137,9 +137,14 @@ class LasarRecipe:
     @cached_property
     def anchors(self) -> AnchorStore:
         """The anchors of stage 1, made where there are none yet."""
-        cot_args = self.cot_args
         return open_anchors(
-            self.folder, self.text, cot_args.segmenter, cot_args.rebuild_anchors, self.args.device, self.print
+            self.folder,
+            self.text,
+            self.cot_args.segmenter,
+            self.model_args.num_thoughts,
+            self.cot_args.rebuild_anchors,
+            self.args.device,
+            self.print,
         )
 
     def closing_words(self, results: Mapping[str, dict]) -> str:
