@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def plot_training(log_history: Sequence[Mapping[str, Any]], path: str | Path) ->
 
     Example:
         >>> import tempfile
-        >>> history = [{"step": 10, "reward": 0.1, "loss/policy": 0.2}, {"step": 20, "reward": 0.2, "loss/policy": 0.1}]
+        >>> history = [{"step": 10, "reward": 0.1, "loss/kl": 0.2}, {"step": 20, "reward": 0.2, "loss/kl": 0.3}]
         >>> plot_training(history, Path(tempfile.mkdtemp()) / "training.png").name
         'training.png'
     """
@@ -87,17 +88,16 @@ def plot_training(log_history: Sequence[Mapping[str, Any]], path: str | Path) ->
 
 def _panels(log_history: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Axes], None]]:
     """What draws each panel, by its title."""
-    panels: dict[str, Callable[[Axes], None]] = {}
-    for title, name in LINES.items():
-        if len(curve := _curve(log_history, name)):
-            panels[title] = lambda axes, curve=curve: _draw_line(axes, curve)
     names = {name for row in log_history for name in row}
     depths = sorted(int(match[1]) for match in map(DEPTH_SHARE.fullmatch, names) if match)
+    losses = sorted(name for name in names if name.startswith(LOSS))
+    panels: dict[str, Callable[[Axes], None]] = {
+        title: partial(_draw_line, _curve(log_history, name)) for title, name in LINES.items() if name in names
+    }
     if depths:
-        panels["Distribution of depths"] = lambda axes: _draw_shares(axes, log_history, depths)
-    for name in sorted(name for name in names if name.startswith(LOSS)):
-        title = f"Loss: {name.removeprefix(LOSS).replace('_', ' ')}"
-        panels[title] = lambda axes, curve=_curve(log_history, name): _draw_line(axes, curve)
+        panels["Distribution of depths"] = partial(_draw_shares, log_history, depths)
+    for name in losses:
+        panels[f"Loss: {name.removeprefix(LOSS).replace('_', ' ')}"] = partial(_draw_line, _curve(log_history, name))
     return panels
 
 
@@ -106,13 +106,13 @@ def _curve(log_history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     return np.array([(row["step"], row[name]) for row in log_history if name in row], dtype=float).reshape(-1, 2)
 
 
-def _draw_line(axes: Axes, curve_P2: np.ndarray) -> None:
+def _draw_line(curve_P2: np.ndarray, axes: Axes) -> None:
     axes.plot(*curve_P2.T, color=LINE_COLOR, marker="o" if len(curve_P2) <= MARKED_STEPS else "", markersize=3)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
     axes.yaxis.get_offset_text().set_fontsize(8)
 
 
-def _draw_shares(axes: Axes, log_history: Sequence[Mapping[str, Any]], depths: Sequence[int]) -> None:
+def _draw_shares(log_history: Sequence[Mapping[str, Any]], depths: Sequence[int], axes: Axes) -> None:
     """Stacked areas, the shallowest below; a legend beside them."""
     curves = [_curve(log_history, f"depth/share_{depth}") for depth in depths]
     colors = colormaps["viridis"](np.linspace(0, 1, len(depths)))
