@@ -11,6 +11,7 @@ from .advantages import (
     batch_advantage,
     group_advantage,
 )
+from .candidate_groups import candidate_diversity, repair_groups
 from .checkpoints import last_complete_checkpoint
 from .factor_losses import FactorLossConfig
 from .flr_grpo_config import FLRGRPOConfig
@@ -21,6 +22,8 @@ from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
+from .lasar_sft_config import LASARSFTConfig
+from .lasar_sft_trainer import LASARSFTTrainer
 from .lora import add_lora, added_token_ids, merge_lora
 from .losses import (
     PolicyLoss,
@@ -36,12 +39,14 @@ from .lr_grpo_config import LRGRPOConfig
 from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
+from .reward_baseline import RewardBaseline
 from .rewards import PerplexityReward, hybrid_reward, mean_logps, ndcg_reward, perplexity_reward, rule_reward
 from .sampling import EpochSampler
 from .sft_config import LatentSFTConfig
 from .sft_trainer import LatentSFTTrainer
 from .thought_grpo_config import ThoughtGRPOConfig
 from .thought_grpo_trainer import ThoughtGRPOTrainer
+from .thought_losses import depth_entropy, reinforce_loss, thought_alignment
 
 
 __all__ = [
@@ -56,6 +61,8 @@ __all__ = [
     "GroupAdvantage",
     "LASARGRPOConfig",
     "LASARGRPOTrainer",
+    "LASARSFTConfig",
+    "LASARSFTTrainer",
     "LRGRPOConfig",
     "LRGRPOTrainer",
     "LatentSFTConfig",
@@ -66,6 +73,7 @@ __all__ = [
     "RecGRPOConfig",
     "RecGRPOTrainer",
     "RecTrainer",
+    "RewardBaseline",
     "ThoughtGRPOConfig",
     "ThoughtGRPOTrainer",
     "add_lora",
@@ -73,7 +81,9 @@ __all__ = [
     "attention_diversity_loss",
     "baseline_advantage",
     "batch_advantage",
+    "candidate_diversity",
     "clipped_policy_loss",
+    "depth_entropy",
     "group_advantage",
     "group_mean",
     "hybrid_reward",
@@ -84,7 +94,10 @@ __all__ = [
     "ndcg_reward",
     "orthogonality_loss",
     "perplexity_reward",
+    "reinforce_loss",
+    "repair_groups",
     "rule_reward",
     "sparsity_loss",
+    "thought_alignment",
     "uncertainty_weighted",
 ]

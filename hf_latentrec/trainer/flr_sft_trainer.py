@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import nn
 
 from .factor_losses import FactorLossMixin
 from .flr_sft_config import FLRSFTConfig
-from .sft_trainer import LatentSFTTrainer
+from .sft_trainer import LatentSFTTrainer, has_answer
 
 
 class FLRSFTTrainer(FactorLossMixin, LatentSFTTrainer):
@@ -48,28 +45,16 @@ class FLRSFTTrainer(FactorLossMixin, LatentSFTTrainer):
     def __init__(self, model: nn.Module, args: FLRSFTConfig, **kwargs):
         super().__init__(model, args, **kwargs)
         self.prepare_factor_losses(self.accelerator.unwrap_model(self.model))
-        self._num_answers_in_batch: torch.Tensor | None = None  # of the global batch
 
-    def _get_num_items_in_batch(
-        self, batch_samples: list[dict[str, Any]], device: torch.device
-    ) -> torch.Tensor | None:
-        if batch_samples:
-            answers = torch.stack([_has_answer(batch["labels"]).sum() for batch in batch_samples]).sum().to(device)
-            is_global = self.args.average_tokens_across_devices
-            self._num_answers_in_batch = self.accelerator.gather(answers).sum() if is_global else answers
-        return super()._get_num_items_in_batch(batch_samples, device)
+    def count_others(self, batch):
+        """Also the answers, over which the regularizers are means."""
+        return {"answers": has_answer(batch["labels"]).sum()}
 
     def compute_terms(self, model, inputs, num_items_in_batch):
         """The recommendation loss and the regularizers."""
         terms, output = super().compute_terms(model, inputs, num_items_in_batch)
-        counts = _has_answer(inputs["labels"])
-        num_answers = counts.sum() if self._num_answers_in_batch is None else self._num_answers_in_batch
-        return {**terms, **self.factor_terms(output, inputs, counts, num_answers)}, output
-
-
-def _has_answer(labels: torch.Tensor) -> torch.Tensor:
-    """False for answers [..., T] that only fill up a batch."""
-    return labels.ne(-100).any(-1)
+        counts = has_answer(inputs["labels"])
+        return {**terms, **self.factor_terms(output, inputs, counts, self.global_counts["answers"])}, output
 
 
 __all__ = ["FLRSFTTrainer"]

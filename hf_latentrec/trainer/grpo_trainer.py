@@ -1,9 +1,12 @@
-"""The base of all reinforcement learning: rollouts, the clipped objective, and the KL divergence to a reference."""
+"""The base of all reinforcement learning: rollouts, the clipped objective, and the KL divergence to a reference.
+
+Shapes: B prompts, G of a group, T answer, J micro-batches of a step, W processes.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -145,6 +148,37 @@ class RecGRPOTrainer(RecTrainer):
                     rollout["ref_logps"] = self.score(self.ref_model, rollout).logps
         return rollouts
 
+    def draw_for_global_batch(
+        self, batches: Sequence[dict[str, Any]], draw: Callable[[int], torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Random numbers per micro-batch: its rows of what `draw` gives for the number of prompts of the global batch,
+        so that neither the number of processes nor that of micro-batches changes them."""
+        sizes_J = torch.tensor([len(batch["labels"]) for batch in batches], device=self.args.device)
+        sizes_WJ = self.accelerator.gather(sizes_J).view(-1, len(batches)).cpu()
+        drawn = draw(int(sizes_WJ.sum()))
+        return [drawn[rows] for rows in rows_in_global_batch(sizes_WJ, self.args.process_index)]
+
+    def check_targets(self, labels: torch.Tensor, user_ids: Sequence[str]) -> None:
+        """Raises a `ValueError` for a target without tokens, or one that the item trie does not hold."""
+        name = type(self).__name__
+        if labels.dim() != 2:
+            raise ValueError(
+                f"{name}: labels have the shape {tuple(labels.shape)}; give one target per prompt [B, T], as "
+                "NextItemCollator does"
+            )
+        num_tokens = (labels != IGNORE_INDEX).sum(-1)
+        known = num_tokens > 0
+        if self.item_trie is not None:
+            known &= self.item_trie.is_leaf(self.item_trie.walk(labels).gather(1, num_tokens[:, None])[:, 0])
+        if not known.all():
+            row = int(known.logical_not().nonzero()[0])
+            who = f"user {user_ids[row]!r}" if user_ids else f"row {row} of the batch"
+            tokens = [token for token in labels[row].tolist() if token != IGNORE_INDEX]
+            raise ValueError(
+                f"{name}: the target of {who} has the tokens {tokens}, which are no answer of the item trie; leave "
+                "the example out, or build trie and targets from one catalog"
+            )
+
     # Loss
 
     def compute_loss(self, model, inputs, *args, **kwargs):
@@ -211,6 +245,27 @@ def seeded_generator(seed: int, stream: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(key[0]))
 
 
+def rows_in_global_batch(sizes_WJ: torch.Tensor, process: int) -> list[slice]:
+    """
+    Where the micro-batches of a process lie in the global batch, in the sampler's order: accelerate deals batches to
+    the processes in turn, so that is micro-batch by micro-batch, and in each, process by process.
+
+    Args:
+        sizes_WJ (`torch.LongTensor`): prompts of each micro-batch of each process.
+        process (`int`): index of the process.
+
+    Returns:
+        `list[slice]`: one per micro-batch.
+
+    Example:
+        >>> rows_in_global_batch(torch.tensor([[4, 4], [4, 3]]), process=1)
+        [slice(4, 8, None), slice(12, 15, None)]
+    """
+    ends_JW = sizes_WJ.T.flatten().cumsum(0).view(sizes_WJ.T.shape)
+    ends, sizes = ends_JW[:, process].tolist(), sizes_WJ[process].tolist()
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Switches dropout off and restores the mode afterwards."""
@@ -222,4 +277,11 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-__all__ = ["RecGRPOTrainer", "answer_mask", "copy_as_reference", "eval_mode", "seeded_generator"]
+__all__ = [
+    "RecGRPOTrainer",
+    "answer_mask",
+    "copy_as_reference",
+    "eval_mode",
+    "rows_in_global_batch",
+    "seeded_generator",
+]

@@ -21,9 +21,10 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
     """
     Wraps a recommender for parameter-efficient training (LatentR³, App. F).
 
-    Trained are LoRA's weights, the reasoner as a whole where it has weights, and the rows of `new_token_ids` in the
-    input embeddings and the output projection, tied or not; everything else is frozen. `model(**batch)` takes the
-    recommender's arguments, `model.config` is its configuration, and [`merge_lora`] gives the recommender back.
+    Trained are LoRA's weights, the reasoner and the depth policy as a whole where they have weights, and the rows of
+    `new_token_ids` in the input embeddings and the output projection, tied or not; everything else is frozen.
+    `model(**batch)` takes the recommender's arguments, `model.config` is its configuration, and [`merge_lora`] gives
+    the recommender back.
 
     Args:
         model (`PreTrainedModel`): a recommender; its layers are changed in place.
@@ -62,8 +63,10 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
     config.task_type = None  # PEFT's wrappers for tasks pass arguments on that recommenders do not take
     if config.target_modules is None and config.target_parameters is None:
         config.target_modules = set(DEFAULT_TARGET_MODULES)
-    if any(True for _ in model.reasoner.parameters()):
-        config.modules_to_save = sorted({*(config.modules_to_save or ()), "reasoner"})
+    modules = {"reasoner": model.reasoner, "depth_policy": model.depth_policy}
+    whole = [name for name, module in modules.items() if module is not None and any(True for _ in module.parameters())]
+    if whole:
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
     if token_ids:
         config.trainable_token_indices = {"embed_tokens": token_ids, "lm_head": token_ids}
     return get_peft_model(model, config)

@@ -15,32 +15,12 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from .lora import add_lora, added_token_ids
 from .rec_config import RecConfig
+from .running_means import RunningMeans
 from .sampling import EpochSampler
 from .validation import ValidatingTrainer
 
 
 NUM_USERS_IN_ERRORS = 5
-
-
-class RunningMeans:
-    """Weighted means that stay on the device until they are logged: per name, a sum and a weight."""
-
-    def __init__(self):
-        self._sums: dict[str, torch.Tensor] = {}
-
-    def add(self, name: str, total: torch.Tensor, weight: torch.Tensor | float) -> None:
-        """Adds a sum of `weight` observations; both are scalars, without gradient."""
-        pair = torch.stack([total.detach().float(), torch.as_tensor(weight, device=total.device).float()])
-        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
-
-    def pop(self, reduce=lambda sums: sums) -> dict[str, float]:
-        """The means since the last call; `reduce` sums a tensor over processes."""
-        if not self._sums:
-            return {}
-        names = sorted(self._sums)
-        totals, weights = reduce(torch.stack([self._sums[name] for name in names])).cpu().unbind(-1)
-        self._sums = {}
-        return dict(zip(names, (totals / weights).tolist(), strict=True))
 
 
 class SetEpochCallback(TrainerCallback):
@@ -127,6 +107,10 @@ class RecTrainer(ValidatingTrainer):
         self.item_trie = None if item_trie is None else item_trie.to(args.device)
         self.train_sampler: EpochSampler | None = None
         self.means = RunningMeans()
+        self.global_counts: dict[str, torch.Tensor] = {}  # of the global batch, by name
+        depth_policy = self.accelerator.unwrap_model(self.model).depth_policy
+        if depth_policy is not None and not self.trains_depth_policy:
+            depth_policy.requires_grad_(False)
         self.add_callback(SetEpochCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -140,6 +124,11 @@ class RecTrainer(ValidatingTrainer):
     def loss_item_trie(self) -> Any:
         """What the model's forward gets: the trie where probabilities are normalized over the catalog, else None."""
         return self.item_trie if self.args.normalize == "catalog" else None
+
+    @property
+    def trains_depth_policy(self) -> bool:
+        """Whether a term of the loss reaches the model's depth policy; where none does, it is frozen."""
+        return False
 
     # Loss
 
@@ -164,6 +153,13 @@ class RecTrainer(ValidatingTrainer):
         """Items of a batch, over which the loss is a mean: here the answer tokens."""
         return batch["labels"].ne(-100).sum()
 
+    def count_others(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Other counts of a batch that a term is divided by; see `global_counts` for those of the global batch."""
+        return {}
+
+    def _count(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {"items": self.count_items(batch), **self.count_others(batch)}
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -175,9 +171,9 @@ class RecTrainer(ValidatingTrainer):
         inputs = dict(inputs)
         user_ids = inputs.pop("user_ids", ())
         num_items = self.count_items(inputs)
-        terms, outputs = self.compute_terms(
-            model, inputs, num_items if num_items_in_batch is None else num_items_in_batch
-        )
+        if num_items_in_batch is None:  # called by hand: this batch is all there is
+            num_items_in_batch, self.global_counts = num_items, self._count(inputs)
+        terms, outputs = self.compute_terms(model, inputs, num_items_in_batch)
         self.check_finite(terms, user_ids)
         if len(terms) > 1:
             for name, term in terms.items():
@@ -206,8 +202,13 @@ class RecTrainer(ValidatingTrainer):
         # labels.
         if not batch_samples:
             return None
-        num_items = torch.stack([self.count_items(batch).to(device) for batch in batch_samples]).sum()
-        return self.accelerator.gather(num_items).sum() if self.args.average_tokens_across_devices else num_items
+        counts = [self._count(batch) for batch in batch_samples]
+        totals = {name: torch.stack([count[name].to(device) for count in counts]).sum() for name in counts[0]}
+        if self.args.average_tokens_across_devices:
+            everywhere = self.accelerator.gather(torch.stack(list(totals.values()))[None]).sum(0)
+            totals = dict(zip(totals, everywhere, strict=True))
+        self.global_counts = totals
+        return totals["items"]
 
     # Data
 
@@ -285,4 +286,4 @@ def check_reasoner_is_used(model: nn.Module, args: RecConfig) -> None:
         )
 
 
-__all__ = ["RecTrainer", "RunningMeans", "SetEpochCallback", "check_reasoner_is_used"]
+__all__ = ["RecTrainer", "SetEpochCallback", "check_reasoner_is_used"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
+import torch
 from torch import nn
 
 from ..data.collators import NextItemCollator, PackedHistoryCollator
@@ -107,6 +108,11 @@ class LatentSFTTrainer(RecTrainer):
         return ((items * (int(targets.max()) + 1) + targets) * (int(longest.max()) + 1) + longest).to_list()
 
 
+def has_answer(labels: torch.Tensor) -> torch.Tensor:
+    """False for answers [...] of labels [..., T] that only fill up a batch."""
+    return labels.ne(-100).any(-1)
+
+
 def _why_not_collated_here(
     data_collator: Any, processing_class: Any, train_dataset: Any, eval_dataset: Any
 ) -> str | None:
@@ -134,4 +140,4 @@ def _map_datasets(data: Any, change) -> Any:
     return None if data is None else change(data)
 
 
-__all__ = ["LatentSFTTrainer"]
+__all__ = ["PACKED_COLUMNS", "LatentSFTTrainer", "has_answer"]

@@ -1,6 +1,6 @@
 """Reinforcement learning over perturbed thoughts: the base of LR-GRPO and FLR-GRPO.
 
-Shapes: B prompts, K thoughts of a prompt, T answer, D hidden, J micro-batches of a step, W processes.
+Shapes: B prompts, K thoughts of a prompt, T answer, D hidden.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from ..models.latent_reasoning.modeling_outputs import LatentRecOutput
 from .advantages import BaselineAdvantage, BatchAdvantage, GroupAdvantage
 from .grpo_trainer import RecGRPOTrainer, answer_mask
 from .losses import group_mean
-from .rewards import IGNORE_INDEX
 from .thought_grpo_config import ThoughtGRPOConfig
 
 
@@ -138,37 +137,15 @@ class ThoughtGRPOTrainer(RecGRPOTrainer):
             rollout["old_logps"] = output.logps
         return self.compute_rewards(rollout, output)
 
-    def check_targets(self, labels: torch.Tensor, user_ids: Sequence[str]) -> None:
-        """Raises a `ValueError` for a target without tokens, or one that the item trie does not hold."""
-        name = type(self).__name__
-        if labels.dim() != 2:
-            raise ValueError(
-                f"{name}: labels have the shape {tuple(labels.shape)}; give one target per prompt [B, T], as "
-                "NextItemCollator does"
-            )
-        num_tokens = (labels != IGNORE_INDEX).sum(-1)
-        known = num_tokens > 0
-        if self.item_trie is not None:
-            known &= self.item_trie.is_leaf(self.item_trie.walk(labels).gather(1, num_tokens[:, None])[:, 0])
-        if not known.all():
-            row = int(known.logical_not().nonzero()[0])
-            who = f"user {user_ids[row]!r}" if user_ids else f"row {row} of the batch"
-            tokens = [token for token in labels[row].tolist() if token != IGNORE_INDEX]
-            raise ValueError(
-                f"{name}: the target of {who} has the tokens {tokens}, which are no answer of the item trie; leave "
-                "the example out, or build trie and targets from one catalog"
-            )
-
     def draw_noise(self, batches: Sequence[dict[str, Any]], generator: torch.Generator) -> list[torch.Tensor]:
         """The noise [B, K, D] per micro-batch, 0 for the first thought: its rows of one draw for the global batch."""
-        sizes_J = torch.tensor([len(batch["labels"]) for batch in batches], device=self.args.device)
-        sizes_WJ = self.accelerator.gather(sizes_J).view(-1, len(batches)).cpu()
-        shape = (int(sizes_WJ.sum()), self.args.num_generations - 1, self.model.config.hidden_size)
-        noise = torch.randn(shape, generator=generator) * self.args.noise_std
-        return [
-            nn.functional.pad(noise[rows], (0, 0, 1, 0)).to(self.args.device)
-            for rows in rows_in_global_batch(sizes_WJ, self.args.process_index)
-        ]
+
+        def draw(num_prompts: int) -> torch.Tensor:
+            shape = (num_prompts, self.args.num_generations - 1, self.model.config.hidden_size)
+            return torch.randn(shape, generator=generator) * self.args.noise_std
+
+        parts = self.draw_for_global_batch(batches, draw)
+        return [nn.functional.pad(noise, (0, 0, 1, 0)).to(self.args.device) for noise in parts]
 
     def add_advantages(self, rollouts: Sequence[dict[str, Any]], rewards: Sequence[torch.Tensor]) -> None:
         """Puts the advantages [B, K] of rewards [B, K] into the rollouts of a step; records what the rewards say."""
@@ -213,25 +190,4 @@ class ThoughtGRPOTrainer(RecGRPOTrainer):
         self.means.add("noise_to_thought_norm", (noise_BK / length_B).sum(), noise_BK.numel())
 
 
-def rows_in_global_batch(sizes_WJ: torch.Tensor, process: int) -> list[slice]:
-    """
-    Where the micro-batches of a process lie in the global batch, in the sampler's order: accelerate deals batches to
-    the processes in turn, so that is micro-batch by micro-batch, and in each, process by process.
-
-    Args:
-        sizes_WJ (`torch.LongTensor`): prompts of each micro-batch of each process.
-        process (`int`): index of the process.
-
-    Returns:
-        `list[slice]`: one per micro-batch.
-
-    Example:
-        >>> rows_in_global_batch(torch.tensor([[4, 4], [4, 3]]), process=1)
-        [slice(4, 8, None), slice(12, 15, None)]
-    """
-    ends_JW = sizes_WJ.T.flatten().cumsum(0).view(sizes_WJ.T.shape)
-    ends, sizes = ends_JW[:, process].tolist(), sizes_WJ[process].tolist()
-    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-
-
-__all__ = ["ThoughtGRPOTrainer", "rows_in_global_batch"]
+__all__ = ["ThoughtGRPOTrainer"]

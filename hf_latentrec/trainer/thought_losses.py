@@ -5,8 +5,6 @@ Shapes: B prompts, D hidden, N_max the most thoughts that a prompt may have.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 
@@ -49,11 +47,22 @@ def thought_alignment(thoughts: torch.Tensor, anchors: torch.Tensor, kind: str =
     raise ValueError(f"thought_alignment: kind is {kind!r}; choose one of {ALIGNMENTS}")
 
 
-class ReinforceLoss(NamedTuple):
-    """Per prompt, the loss [B] and the policy's entropy in nats [B]."""
+def depth_entropy(depth_logits: torch.Tensor) -> torch.Tensor:
+    """
+    Entropy of a depth policy in nats, `H(pi)` of LASAR Eq. 6.
 
-    loss: torch.Tensor
-    entropy: torch.Tensor
+    Args:
+        depth_logits (`torch.Tensor` [..., N_max]): logits of the depths.
+
+    Returns:
+        `torch.Tensor` [...]: float32, from 0 to `log N_max`.
+
+    Example:
+        >>> depth_entropy(torch.zeros(2))
+        tensor(0.6931)
+    """
+    logps = depth_logits.float().log_softmax(-1)
+    return -(logps.exp() * logps).sum(-1)
 
 
 def reinforce_loss(
@@ -63,7 +72,7 @@ def reinforce_loss(
     baseline: torch.Tensor | float,
     n_penalty: float = 5e-4,
     entropy_coef: float = 0.01,
-) -> ReinforceLoss:
+) -> torch.Tensor:
     """
     REINFORCE on the number of thoughts, LASAR Eq. 6: `-(R - b - lambda N) log pi(N | h_0) - eta H(pi)`.
 
@@ -76,18 +85,15 @@ def reinforce_loss(
         entropy_coef (`float`, *optional*, defaults to 0.01): eta.
 
     Returns:
-        `ReinforceLoss`: float32.
+        `torch.Tensor` [B]: float32.
 
     Example:
-        >>> loss, entropy = reinforce_loss(torch.zeros(1, 2), torch.tensor([2]), torch.tensor([1.5]), 0.5, 0.1, 0.0)
-        >>> loss, entropy  # 0.8 log 2, and log 2
-        (tensor([0.5545]), tensor([0.6931]))
+        >>> reinforce_loss(torch.zeros(1, 2), torch.tensor([2]), torch.tensor([1.5]), 0.5, 0.1, 0.0)  # 0.8 log 2
+        tensor([0.5545])
     """
-    logps = depth_logits.float().log_softmax(-1)
     advantages = (rewards.float() - baseline - n_penalty * num_thoughts).detach()
-    taken = logps.gather(-1, num_thoughts[:, None] - 1)[:, 0]
-    entropy = -(logps.exp() * logps).sum(-1)
-    return ReinforceLoss(-advantages * taken - entropy_coef * entropy, entropy)
+    taken = depth_logits.float().log_softmax(-1).gather(-1, num_thoughts[:, None] - 1)[:, 0]
+    return -advantages * taken - entropy_coef * depth_entropy(depth_logits)
 
 
-__all__ = ["ALIGNMENTS", "ReinforceLoss", "reinforce_loss", "thought_alignment"]
+__all__ = ["ALIGNMENTS", "depth_entropy", "reinforce_loss", "thought_alignment"]

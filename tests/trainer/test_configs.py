@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from trl import GRPOConfig, TrlParser
 
-from hf_latentrec.trainer import LASARGRPOConfig, LatentSFTConfig, LRGRPOConfig, RecConfig, RecGRPOConfig
+from hf_latentrec.trainer import (
+    LASARGRPOConfig,
+    LASARSFTConfig,
+    LatentSFTConfig,
+    LRGRPOConfig,
+    RecConfig,
+    RecGRPOConfig,
+)
 
 
 # The second is its name before transformers 5.23.
@@ -13,8 +20,17 @@ CHECKPOINTING = next(
     name for name in ("activation_checkpointing", "gradient_checkpointing") if name in RecConfig.__dataclass_fields__
 )
 
+OF_LASAR_ALONE = {
+    "group_repair",
+    "terminal_kl_weight",
+    "reinforce_coef",
+    "reinforce_n_penalty",
+    "reinforce_entropy",
+    "reinforce_baseline_decay",
+}
 
-@pytest.mark.parametrize("config_class", [RecConfig, LatentSFTConfig, LASARGRPOConfig, LRGRPOConfig])
+
+@pytest.mark.parametrize("config_class", [RecConfig, LatentSFTConfig, LASARSFTConfig, LASARGRPOConfig, LRGRPOConfig])
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -50,9 +66,35 @@ def test_refused_by_all_grpo(tmp_path, config_class, setting, message):
         config_class(tmp_path, use_cpu=True, **setting)
 
 
-def test_refused_by_lasar(tmp_path):
-    with pytest.raises(ValueError, match="LASARGRPOConfig: scale_rewards is 'batch'"):
-        LASARGRPOConfig(tmp_path, use_cpu=True, scale_rewards="batch")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"scale_rewards": "batch"}, "scale_rewards is 'batch'"),
+        ({"group_repair": "worst"}, "group_repair is 'worst'; choose one of"),
+        ({"terminal_kl_weight": -1.0}, "terminal_kl_weight is -1.0; pass 0"),
+        ({"reinforce_coef": float("nan")}, "reinforce_coef is nan"),
+        ({"reinforce_n_penalty": -0.1}, "reinforce_n_penalty is -0.1"),
+        ({"reinforce_entropy": float("inf")}, "reinforce_entropy is inf"),
+        ({"reinforce_baseline_decay": 1.0}, "reinforce_baseline_decay is 1.0"),
+    ],
+)
+def test_refused_by_lasar(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=f"LASARGRPOConfig: {message}"):
+        LASARGRPOConfig(tmp_path, use_cpu=True, **setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"alignment": "l1"}, "alignment is 'l1'; choose one of"),
+        ({"align_weight": -0.1}, "align_weight is -0.1; pass 0"),
+        ({"policy_weight": float("nan")}, "policy_weight is nan"),
+        ({"max_missing_cot": 1.5}, "max_missing_cot is 1.5; pass a share"),
+    ],
+)
+def test_refused_by_lasar_sft(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=f"LASARSFTConfig: {message}"):
+        LASARSFTConfig(tmp_path, use_cpu=True, **setting)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +116,7 @@ def test_refused_by_lr_grpo(tmp_path, setting, message):
 
 def test_grpo_takes_the_names_of_trl():
     ours = set(LASARGRPOConfig.__dataclass_fields__) - set(RecConfig.__dataclass_fields__)
+    ours = {name for name in ours if name not in OF_LASAR_ALONE}
     assert ours <= set(GRPOConfig.__dataclass_fields__)
     assert len(ours) == 8
 
@@ -83,6 +126,15 @@ def test_grpo_defaults_are_those_of_table_7(tmp_path):
     assert (config.num_generations, config.beta, config.epsilon, config.learning_rate) == (8, 1e-3, 0.2, 1e-5)
     assert config.lr_scheduler_type == "cosine" and config.get_warmup_steps(100) == 8
     assert config.normalize == "catalog" and LatentSFTConfig(tmp_path, use_cpu=True).normalize == "vocabulary"
+    assert config.terminal_kl_weight is None and config.reinforce_coef is None  # by what there is
+    assert config.reinforce_n_penalty == 5e-4
+
+
+def test_lasar_sft_defaults_are_those_of_table_7(tmp_path):
+    config = LASARSFTConfig(tmp_path, use_cpu=True)
+    assert (config.alignment, config.align_weight, config.policy_weight) == ("kl", 0.1, 0.1)
+    assert (config.learning_rate, config.num_train_epochs, config.lr_scheduler_type) == (5e-5, 20, "cosine")
+    assert config.get_warmup_steps(100) == 8
 
 
 def test_lr_grpo_defaults_are_those_of_the_paper(tmp_path):
@@ -98,29 +150,31 @@ def test_lr_grpo_defaults_are_those_of_the_paper(tmp_path):
     assert config.train_only_reasoner and config.normalize == "vocabulary"
 
 
-@pytest.mark.parametrize("config_class", [LatentSFTConfig, LASARGRPOConfig, LRGRPOConfig])
+@pytest.mark.parametrize("config_class", [LatentSFTConfig, LASARSFTConfig, LASARGRPOConfig, LRGRPOConfig])
 def test_command_line(tmp_path, config_class):
     argv = ["--output_dir", str(tmp_path), "--use_cpu", "--normalize", "catalog", "--max_steps", "3"]
     if config_class is LASARGRPOConfig:
         argv += ["--reward_weights", "1.0", "0.5", "--disable_dropout", "False"]
+        argv += ["--reinforce_coef", "0", "--group_repair", "target"]
     if config_class is LRGRPOConfig:
         argv += ["--noise_scale", "relative", "--train_only_reasoner", "False", "--num_train_epochs", "2"]
     (config,) = TrlParser((config_class,)).parse_args_and_config(argv)
     assert (config.normalize, config.max_steps, config.label_names) == ("catalog", 3, ["labels"])
     if config_class is LASARGRPOConfig:
         assert config.reward_weights == [1.0, 0.5] and config.disable_dropout is False
+        assert (config.reinforce_coef, config.group_repair) == (0, "target")
     if config_class is LRGRPOConfig:
         assert (config.noise_scale, config.train_only_reasoner, config.num_train_epochs) == ("relative", False, 2)
 
 
-@pytest.mark.parametrize("config_class", [LASARGRPOConfig, LRGRPOConfig])
+@pytest.mark.parametrize("config_class", [LASARSFTConfig, LASARGRPOConfig, LRGRPOConfig])
 def test_help_renders(capsys, config_class):
     with pytest.raises(SystemExit):
         TrlParser((config_class,)).parse_args_and_config(["--help"])
-    assert "--num_generations" in capsys.readouterr().out
+    assert "--learning_rate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("config_class", [RecGRPOConfig, LASARGRPOConfig, LRGRPOConfig])
+@pytest.mark.parametrize("config_class", [RecGRPOConfig, LASARSFTConfig, LASARGRPOConfig, LRGRPOConfig])
 def test_every_setting_says_what_it_is(config_class):
     inherited = set(RecConfig.__mro__[1].__dataclass_fields__)
     fields = config_class.__dataclass_fields__
