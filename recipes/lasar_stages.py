@@ -87,8 +87,8 @@ def plan(num_thoughts: int = 8) -> dict[str, LasarStage]:
         ),
         latent_rl("grpo_plain", "GRPO", uses_anchors=False, **no_depth, **no_anchor),
         latent_rl("grpo_terminal", "GRPO + terminal KL", **no_depth),
-        latent_rl("grpo", "GRPO + terminal KL + REINFORCE"),
-        latent_rl("grpo_repair", "the same, groups repaired", group_repair="target"),
+        latent_rl("grpo", "LASAR (+ terminal KL + REINFORCE)"),
+        latent_rl("grpo_repair", "LASAR, groups repaired", group_repair="target"),
         # other ways to reason
         LasarStage("mixed", None, num_thoughts, f"mixed in one stage, N={num_thoughts}", budget="mixed"),
         LasarStage("explicit_cot", "stage1", 0, "explicit CoT", budget="stage2", writes_text=True),
