@@ -1,9 +1,10 @@
 """
-What a shared prompt saves in training: packed histories against one example per target, and an LR-GRPO step.
+What a shared prompt saves in training: packed histories against one example per target, LASAR's second stage, and an
+LR-GRPO step.
 
     python recipes/benchmark_training.py                        # histories of Beauty's lengths, random items
     python recipes/benchmark_training.py --data_dir DATA
-    python recipes/benchmark_training.py --quick                # the first setting of packing, and LR-GRPO
+    python recipes/benchmark_training.py --quick                # the first setting of packing, LASAR, and LR-GRPO
     python recipes/benchmark_training.py --settings lr_grpo
 
 **Packing**: forward and backward over an epoch of Beauty histories.
@@ -28,6 +29,10 @@ prompts of 200 tokens, answers of 12, vocabulary 8,192. Ours encodes a prompt on
 rewards from the loss' own forward. The usual way repeats the prompt for each sample, with one full pass for the
 thoughts and one for the probabilities, in the rollout and again for the loss; `_one_phase` leaves the rollout out, as
 ours does. See benchmark_lr_grpo.py.
+
+**LASAR's second stage** (`lasar_sft`): the histories of `stride10`, 4 thoughts, all losses on: answers, alignment of
+every thought with its anchor, depth policy. Ours packs; Coconut's way has one example per target, and a pass for the
+prompt, for every thought and for the answer, each with the cache of those before. See benchmark_lasar_sft.py.
 """
 
 from __future__ import annotations
@@ -37,9 +42,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import polars as pl
 import torch
 from benchmark_data import beauty_folder
+from benchmark_epochs import collate, packed_epoch, sample, separate_epoch, unpack
+from benchmark_lasar_sft import measure_lasar_sft
 from benchmark_lr_grpo import SIZES as LR_GRPO_SIZES
 from benchmark_lr_grpo import TOLERANCE, measure_lr_grpo
 from benchmarking import machine, print_json, print_table, time_alternating
@@ -51,10 +57,8 @@ from hf_latentrec.data import (
     PackedHistoryCollator,
     RecData,
     load_data,
-    pack_examples,
     split_leave_one_out,
 )
-from hf_latentrec.data.schema import to_polars
 from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer, thought_token_ids
 
 
@@ -83,7 +87,7 @@ SETTINGS = {
     "whole": Setting("_whole", max_history=1000, window_stride=1),
     "vocabulary": Setting("_vocabulary", normalize="vocabulary"),
 }
-LR_GRPO = "lr_grpo"
+LR_GRPO, LASAR_SFT = "lr_grpo", "lasar_sft"
 
 
 def make_beauty_like(num_users: int = 22_363, seed: int = 0) -> RecData:
@@ -104,76 +108,19 @@ def make_beauty_like(num_users: int = 22_363, seed: int = 0) -> RecData:
     return RecData(Dataset.from_dict(interactions), Dataset.from_dict(items))
 
 
-def build(data: RecData) -> tuple[Qwen3ForLatentReasoningRec, LatentRecProcessor]:
-    """The model of the benchmark and a processor for the data."""
+def build(data: RecData) -> tuple[dict, LatentRecProcessor]:
+    """The settings of the benchmark's models and a processor for the data."""
     tokenizer = build_byte_tokenizer()
     add_item_tokens(tokenizer, data.items["semantic_id"])
     catalog = ItemCatalog.from_items(data.items, tokenizer, item_tokenization="semantic_id", on_collision="share")
     markers = thought_token_ids(tokenizer)
-    torch.manual_seed(0)
-    config = Qwen3LatentRecConfig(
+    settings = {
         **SIZES,
-        pad_token_id=tokenizer.pad_token_id,
-        start_thought_token_id=markers["start_thought_token_id"],
-        end_thought_token_id=markers["end_thought_token_id"],
-    )
-    return Qwen3ForLatentReasoningRec(config), LatentRecProcessor(tokenizer, catalog, max_history=1000)
-
-
-@dataclass
-class Epoch:
-    """Batches of an epoch, sorted by length, and how many items each reads per target."""
-
-    batches: list[Dataset]
-    items_per_target: np.ndarray
-
-
-def cut(rows: Dataset, num_items: np.ndarray, num_targets: np.ndarray, size: int) -> Epoch:
-    """Sorts rows by length and cuts them into batches of about `size` targets."""
-    order = np.lexsort([num_targets, num_items])
-    batch_of_row = (num_targets[order].cumsum() - 1) // size
-    starts = np.flatnonzero(np.diff(batch_of_row, prepend=-1))
-    items, targets = (np.add.reduceat(counts[order], starts) for counts in (num_items, num_targets))
-    return Epoch([rows.select(part) for part in np.split(order, starts[1:])], items / targets)
-
-
-def unpack(rows: Dataset) -> Dataset:
-    """One example per target of packed rows."""
-    examples = [
-        {"user_id": row["user_id"], "history": row["items"][:target], "target": row["items"][target]}
-        for row in rows
-        for target in row["targets"]
-    ]
-    return Dataset.from_list(examples)
-
-
-def separate_epoch(examples: Dataset, size: int) -> Epoch:
-    """One example per target."""
-    lengths = to_polars(examples)["history"].list.len().to_numpy()
-    return cut(examples, lengths, np.ones_like(lengths), size)
-
-
-def packed_epoch(examples: Dataset, size: int) -> Epoch:
-    """All targets of a history in one row."""
-    packed = pack_examples(examples)
-    counts = to_polars(packed).select(pl.col("items").list.len(), pl.col("targets").list.len())
-    return cut(packed, counts["items"].to_numpy(), counts["targets"].to_numpy(), size)
-
-
-def sample(epoch: Epoch, num_batches: int) -> list[Dataset]:
-    """Batches that stand for the epoch: of each `num_batches`-th of it, sorted by work per target, the one that is
-    closest to the mean work there."""
-    parts = np.array_split(epoch.items_per_target.argsort(kind="stable"), min(num_batches, len(epoch.batches)))
-    work = [epoch.items_per_target[part] for part in parts]
-    return [
-        epoch.batches[part[np.abs(items - items.mean()).argmin()]] for part, items in zip(parts, work, strict=True)
-    ]
-
-
-def collate(collator, batches: list[Dataset]) -> list[dict]:
-    """What the model's forward takes."""
-    collated = [collator(rows.to_list()) for rows in batches]
-    return [{name: value for name, value in batch.items() if name != "user_ids"} for batch in collated]
+        "pad_token_id": tokenizer.pad_token_id,
+        "start_thought_token_id": markers["start_thought_token_id"],
+        "end_thought_token_id": markers["end_thought_token_id"],
+    }
+    return settings, LatentRecProcessor(tokenizer, catalog, max_history=1000)
 
 
 def run(model, epoch: list[dict], item_trie, num_answer_tokens: int, keep_gradients: bool = False) -> float:
@@ -244,10 +191,11 @@ def measure(setting: Setting, num_thoughts: int, data: RecData, model, processor
     }
 
 
-def run_packing(args: argparse.Namespace, settings: list[str]) -> dict[str, float]:
+def run_packing(args: argparse.Namespace, settings: list[str], data: RecData) -> dict[str, float]:
     """Measures packing in every setting, with and without thoughts, and prints a table."""
-    data = make_beauty_like() if args.data_dir is None else load_data(args.data_dir)
-    model, processor = build(data)
+    model_settings, processor = build(data)
+    torch.manual_seed(0)
+    model = Qwen3ForLatentReasoningRec(Qwen3LatentRecConfig(**model_settings))
     print(f"{data.num_users:,} users; of an epoch, {args.batches} batches are run either way")
     table, results = [], {}
     for name in settings:
@@ -269,6 +217,18 @@ def run_packing(args: argparse.Namespace, settings: list[str]) -> dict[str, floa
             )
     print_table(table)
     return results
+
+
+def run_lasar_sft(args: argparse.Namespace, data: RecData) -> dict[str, float]:
+    """Measures LASAR's second stage and prints a table."""
+    settings, processor = build(data)
+    stride10 = SETTINGS["stride10"]
+    examples = split_leave_one_out(data, stride10.max_history, window_stride=stride10.window_stride)["train"]
+    size = args.targets_per_batch or stride10.targets_per_batch
+    milliseconds, speedup = measure_lasar_sft(examples, processor, settings, size, args.batches, args.repeats)
+    print(f"\nLASAR's second stage, {NUM_THOUGHTS} thoughts, all losses, with equal losses and gradients")
+    print_table([{"way": way, "ms per target": f"{value:.2f}"} for way, value in milliseconds.items()])
+    return {"lasar_sft_speedup": round(speedup, 3)}
 
 
 def run_lr_grpo(args: argparse.Namespace) -> dict[str, float]:
@@ -309,15 +269,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
     parser.add_argument("--prompts", type=int, default=4, help="prompts of an LR-GRPO step")
     parser.add_argument("--lr_grpo_repeats", type=int, default=5, help="timed LR-GRPO steps of each way")
-    choices = [*SETTINGS, LR_GRPO]
+    choices = [*SETTINGS, LASAR_SFT, LR_GRPO]
     parser.add_argument("--settings", nargs="+", choices=choices, default=choices, help="rows")
-    parser.add_argument("--quick", action="store_true", help="the first setting of packing (3 batches), and LR-GRPO")
+    parser.add_argument("--quick", action="store_true", help="the first setting of packing, LASAR, and LR-GRPO")
     args = parser.parse_args(argv)
     if args.quick:
-        args.settings, args.batches, args.repeats = [choices[0], LR_GRPO], 3, 3
+        args.settings, args.batches, args.repeats = [choices[0], LASAR_SFT, LR_GRPO], 3, 3
     print(machine())
-    packing = [name for name in args.settings if name != LR_GRPO]
-    results = run_packing(args, packing) if packing else {}
+    packing = [name for name in args.settings if name in SETTINGS]
+    data = make_beauty_like() if args.data_dir is None else load_data(args.data_dir)
+    results = run_packing(args, packing, data) if packing else {}
+    if LASAR_SFT in args.settings:
+        results |= run_lasar_sft(args, data)
     if LR_GRPO in args.settings:
         results |= run_lr_grpo(args)
     print_json(results)

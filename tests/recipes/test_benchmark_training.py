@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import concatenate_datasets
 
 from hf_latentrec.data import PackedHistoryCollator, pack_examples, split_leave_one_out
 
@@ -16,6 +17,8 @@ from hf_latentrec.data import PackedHistoryCollator, pack_examples, split_leave_
 # The benchmarks import their neighbours, as scripts do that are run by their path.
 sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 
+import benchmark_epochs as epochs  # noqa: E402
+import benchmark_lasar_sft  # noqa: E402
 import benchmark_lr_grpo  # noqa: E402
 import benchmark_training as recipe  # noqa: E402
 
@@ -36,6 +39,7 @@ def test_every_setting_is_checked_timed_and_printed(capsys):
     printed = capsys.readouterr().out.splitlines()
     results = json.loads(printed[-1])
     names = [f"pack_speedup{mode}{s.suffix}" for s in recipe.SETTINGS.values() for mode in ("", "_thinking")]
+    names += ["lasar_sft_speedup"]
     names += [f"lr_grpo_{what}{form}" for what in ("speedup", "memory_ratio") for form in ("", "_one_phase")]
     assert sorted(results) == sorted(names) and all(value > 0 for value in results.values())
     assert sum(line.startswith(("| stride", "| whole", "| vocabulary")) for line in printed) == 8
@@ -63,9 +67,20 @@ def test_a_wrong_lr_grpo_step_ends_the_benchmark(monkeypatch):
         recipe.main(["--settings", "lr_grpo", "--prompts=2", "--lr_grpo_repeats=1"])
 
 
+def test_a_wrong_second_stage_ends_the_benchmark(monkeypatch):
+    class MisplacedAnchors(benchmark_lasar_sft.AnchoredCollator):
+        def __call__(self, examples):
+            batch = super().__call__(examples)
+            return {**batch, "anchors": batch["anchors"].roll(1, dims=0)}
+
+    monkeypatch.setattr(benchmark_lasar_sft, "AnchoredCollator", MisplacedAnchors)
+    with pytest.raises(SystemExit, match="LASAR: the .* differs by"):
+        recipe.main([*TINY, "--settings", "lasar_sft"])
+
+
 def test_batches_hold_the_epoch_once_in_about_equal_parts():
     examples = split_leave_one_out(recipe.make_beauty_like(num_users=60), 20, window_stride=10)["train"]
-    epoch = recipe.packed_epoch(examples, 16)
+    epoch = epochs.packed_epoch(examples, 16)
     packed = epoch.batches
     assert sum(len(rows) for rows in packed) == len(pack_examples(examples))
     targets = [sum(len(row) for row in rows["targets"]) for rows in packed]
@@ -74,16 +89,16 @@ def test_batches_hold_the_epoch_once_in_about_equal_parts():
     assert epoch.items_per_target.tolist() == pytest.approx([i / t for i, t in zip(items, targets, strict=True)])
     lengths = [len(items) for rows in packed for items in rows["items"]]
     assert lengths == sorted(lengths)
-    separate = recipe.separate_epoch(examples, 16)
+    separate = epochs.separate_epoch(examples, 16)
     assert [len(rows) for rows in separate.batches[:-1]] == [16] * (len(examples) // 16)
-    unpacked = recipe.unpack(recipe.concatenate_datasets(packed)).to_list()
+    unpacked = epochs.unpack(concatenate_datasets(packed)).to_list()
     assert sorted(map(str, unpacked)) == sorted(map(str, examples.to_list()))
 
 
 def test_sampled_batches_stand_for_the_epoch():
-    epoch = recipe.Epoch(list("abcdef"), np.array([3.0, 1.0, 1.1, 9.0, 1.2, 5.0]))
-    assert recipe.sample(epoch, 2) == ["c", "f"]  # of 1.0, 1.1, 1.2 and of 3, 5, 9
-    assert sorted(recipe.sample(epoch, 50)) == list("abcdef")
+    epoch = epochs.Epoch(list("abcdef"), np.array([3.0, 1.0, 1.1, 9.0, 1.2, 5.0]))
+    assert epochs.sample(epoch, 2) == ["c", "f"]  # of 1.0, 1.1, 1.2 and of 3, 5, 9
+    assert sorted(epochs.sample(epoch, 50)) == list("abcdef")
 
 
 def test_made_histories_have_the_lengths_of_beauty():

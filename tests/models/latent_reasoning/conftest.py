@@ -50,14 +50,16 @@ def make_model():
         thought_markers=None,
         num_factors=None,
         num_iterations=None,
+        adaptive_depth=False,
         **settings,
     ):
         config_class, model_class, *_ = FAMILIES[family]
         config = config_class(
             **SIZES,
-            num_thoughts=num_thoughts,
             reasoner_config={
                 "reasoner": reasoner,
+                "num_thoughts": num_thoughts,
+                "adaptive_depth": adaptive_depth,
                 "thought_markers": thought_markers,
                 "num_factors": num_factors,
                 "num_iterations": num_iterations,

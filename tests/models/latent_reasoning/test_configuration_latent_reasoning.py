@@ -25,6 +25,7 @@ def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
         "num_thoughts": 4,
         "thought_markers": True,
         "num_factors": None,
+        "adaptive_depth": False,
         "num_iterations": None,
     }
     loaded = AutoConfig.from_pretrained(tmp_path)

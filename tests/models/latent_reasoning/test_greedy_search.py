@@ -152,7 +152,7 @@ def test_answers_equal_a_beam_for_each_thought(
     for k in range(NUM_BRANCHES):
         if k > 0:  # the first one is not perturbed
             sample = noise[:, k : k + 1]
-            monkeypatch.setattr(model, "think", lambda *args, sample=sample: think(*args, thought_noise=sample))
+            monkeypatch.setattr(model, "think", lambda *args, sample=sample, **_: think(*args, thought_noise=sample))
         beams = model.generate(*prompts, item_trie=trie, num_beams=1)
         assert without_padding(answers[:, k].tolist()) == without_padding(beams.sequences.tolist())
 
