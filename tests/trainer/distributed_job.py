@@ -1,7 +1,7 @@
 """A step or two of plain SGD with learning rate 1, so that the weights move by the gradient.
 
-Run as `distributed_job.py sft|grpo|lr_grpo_batch|lr_grpo_group|flr_sft|flr_grpo OUT` on any number of
-processes; the main one writes the change of every weight.
+Run as `distributed_job.py sft|grpo|lasar_sft|lasar_grpo|lr_grpo_batch|lr_grpo_group|flr_sft|flr_grpo OUT` on any
+number of processes; the main one writes the change of every weight.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from hf_latentrec.trainer import (
     FLRSFTTrainer,
     LASARGRPOConfig,
     LASARGRPOTrainer,
+    LASARSFTConfig,
+    LASARSFTTrainer,
     LatentSFTConfig,
     LatentSFTTrainer,
     LRGRPOConfig,
     LRGRPOTrainer,
 )
 from tests.tiny import make_tiny_recommender
+from tests.trainer.memory_anchors import MemoryAnchors
 
 
 THOUGHTS = {
@@ -41,9 +44,17 @@ THOUGHTS = {
 
 def main(algorithm: str, out: Path) -> None:
     num_thoughts, reasoner = THOUGHTS.get(algorithm, (2, "feedback"))
+    reasoner_config, kwargs = {"reasoner": reasoner}, {}
+    if algorithm.startswith("lasar"):
+        num_thoughts, reasoner_config = 3, {"reasoner": reasoner, "num_thoughts": 3, "adaptive_depth": True}
     model, processor, splits = make_tiny_recommender(
-        num_thoughts, reasoner_config={"reasoner": reasoner}, initializer_range=0.2
+        num_thoughts, reasoner_config=reasoner_config, initializer_range=0.2
     )
+    if algorithm.startswith("lasar"):
+        answers = list(zip(splits["train"]["user_id"], splits["train"]["target"], strict=True))
+        # The first users have no text, so a process may be without any; others have more segments than thoughts.
+        segments = [0 if row < 20 else row % 5 for row in range(len(answers))]
+        kwargs["anchors"] = MemoryAnchors.draw(answers, segments, model.config.hidden_size)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     settings = {
         "output_dir": str(out / "run"), "max_steps": 1,
@@ -54,7 +65,15 @@ def main(algorithm: str, out: Path) -> None:
     if algorithm.endswith("sft"):
         # Histories hold different numbers of targets, so the processes hold different numbers of tokens.
         dataset, collator = pack_examples(splits["train"]), PackedHistoryCollator(processor)
-        if algorithm == "flr_sft":
+        if algorithm == "lasar_sft":
+            # Two steps of two micro-batches, the last ones uneven: 3 histories, then 2 and 1 on two processes.
+            dataset = dataset.select(range(15))
+            settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.2}
+            settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
+            settings["accelerator_config"] = {"even_batches": False}
+            config = LASARSFTConfig(**settings, align_weight=1.0, policy_weight=1.0, max_missing_cot=0.9)
+            trainer_class = LASARSFTTrainer
+        elif algorithm == "flr_sft":
             trainer_class, config = FLRSFTTrainer, FLRSFTConfig(**settings)
         else:
             trainer_class, config = LatentSFTTrainer, LatentSFTConfig(**settings)
@@ -62,6 +81,14 @@ def main(algorithm: str, out: Path) -> None:
         dataset, collator = splits["train"], NextItemCollator(processor)
         settings |= {"noise_std": 0.5, "advantage": "group", "beta": 0.1, "train_only_reasoner": False}
         trainer_class, config = LRGRPOTrainer, LRGRPOConfig(**settings)
+    elif algorithm == "lasar_grpo":
+        # As below, an uneven step last; each prompt at the depth that was drawn for it.
+        dataset, collator = splits["train"].select(range(15, 26)), NextItemCollator(processor)
+        settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.2}
+        settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
+        settings["accelerator_config"] = {"even_batches": False}
+        settings |= {"num_generations": 8, "beta": 0.1, "terminal_kl_weight": 1.0, "reinforce_coef": 1.0}
+        trainer_class, config = LASARGRPOTrainer, LASARGRPOConfig(**settings, group_repair="target")
     elif algorithm in THOUGHTS:
         # A step of two micro-batches, and one of a single uneven one: 2 and 1 prompts on two processes.
         dataset, collator = splits["train"].select(range(11)), NextItemCollator(processor)
@@ -78,7 +105,9 @@ def main(algorithm: str, out: Path) -> None:
         dataset, collator = splits["train"], NextItemCollator(processor)
         # Half of the catalog as candidates, so that targets are among them and rewards differ.
         trainer_class, config = LASARGRPOTrainer, LASARGRPOConfig(**settings, num_generations=30, beta=0.1)
-    trainer = trainer_class(model, config, train_dataset=dataset, data_collator=collator, processing_class=processor)
+    trainer = trainer_class(
+        model, config, train_dataset=dataset, data_collator=collator, processing_class=processor, **kwargs
+    )
     ranks = RecEvaluator(processor, splits["test"], num_beams=60, batch_size=4).evaluate(model).ranks
     trainer.train()
     if trainer.is_world_process_zero():

@@ -29,7 +29,10 @@ def run_job(algorithm: str, num_processes: int, out: Path) -> tuple[dict, dict]:
     return load_file(out / "moved.safetensors"), logs
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "grpo", "lr_grpo_batch", "lr_grpo_group", "flr_sft", "flr_grpo"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["sft", "grpo", "lasar_sft", "lasar_grpo", "lr_grpo_batch", "lr_grpo_group", "flr_sft", "flr_grpo"],
+)
 def test_two_processes_equal_one(tmp_path, algorithm):
     alone, alone_logs = run_job(algorithm, 1, tmp_path / "one")
     together, together_logs = run_job(algorithm, 2, tmp_path / "two")
@@ -37,7 +40,12 @@ def test_two_processes_equal_one(tmp_path, algorithm):
     if algorithm == "flr_grpo":
         assert all((moved != 0).any() == name.startswith("reasoner.") for name, moved in alone.items())
         assert alone_logs["kl"] > 1e-5 and alone["reasoner.loss_log_variances"].abs().min() > 1e-3
-    if algorithm == "flr_sft":
+    if algorithm == "lasar_sft":
+        assert 0 < alone_logs["cot/missing"] < 1 and 1 < alone_logs["depth/mean"] < 3
+    if algorithm == "lasar_grpo":
+        assert alone_logs["reward_baseline"] > 0 and 0 < alone_logs["frac_repaired"] < 1
+        assert 0 < alone_logs["cot/missing"] < 1 and sum(alone_logs[f"depth/share_{n}"] > 0 for n in (1, 2, 3)) > 1
+    if algorithm in ("flr_sft", "lasar_sft", "lasar_grpo"):
         assert all((moved != 0).any() for moved in alone.values())
     for name, moved in alone.items():
         torch.testing.assert_close(together[name], moved, atol=1e-5, rtol=1e-4, msg=name)
