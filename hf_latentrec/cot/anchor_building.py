@@ -67,7 +67,7 @@ def build_anchors(
             example, a row has no segment or a blank one, or a state is not finite in `dtype`.
     """
     folder = Path(folder)
-    frame = to_polars(segments).select("user_id", "target", "segments")
+    frame = to_polars(segments).select(pl.col("user_id", "target").cast(pl.String), "segments")
     _check(frame)
     origin = {
         "model_fingerprint": model_fingerprint(model),

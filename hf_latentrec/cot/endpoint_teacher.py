@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -72,7 +72,7 @@ class EndpointTeacher:
         api_key (`str`, *optional*): key or token.
         concurrency (`int`, *optional*, defaults to 8): questions under way at a time.
         max_tokens (`int`, *optional*, defaults to 768): where an endless answer is cut.
-        temperature (`float`, *optional*, defaults to 0.0): of sampling.
+        temperature (`float`, *optional*): of sampling; the endpoint's own if not given.
         timeout (`float`, *optional*, defaults to 120.0): seconds for one answer.
         max_tries (`int`, *optional*, defaults to 5): tries per question, for failures that may pass: no connection,
             a timeout, an answer that is not in the chat format, HTTP 408, 409, 429 and 5xx.
@@ -86,7 +86,7 @@ class EndpointTeacher:
     api_key: str | None = None
     concurrency: int = 8
     max_tokens: int = 768
-    temperature: float = 0.0
+    temperature: float | None = None
     timeout: float = 120.0
     max_tries: int = 5
     first_wait: float = 1.0
@@ -104,7 +104,7 @@ class EndpointTeacher:
 
     def ask_all(
         self,
-        questions: Sequence[Question],
+        questions: Iterable[Question],
         output: str | PathLike,
         rejected: str | PathLike,
         on_done: Callable[[], Any] = lambda: None,
@@ -113,7 +113,7 @@ class EndpointTeacher:
         Asks every question, and writes answers and rejected answers row by row.
 
         Args:
-            questions (`list[Question]`): those not asked yet, see [`open_questions`].
+            questions (iterable of `Question`): those not asked yet, see [`open_questions`].
             output (`str` or `Path`): JSON Lines `user_id, target, cot, teacher`; appended to.
             rejected (`str` or `Path`): JSON Lines `user_id, target, reason, text, teacher`; appended to.
             on_done (`Callable`, *optional*): called after every question.
@@ -142,7 +142,9 @@ class EndpointTeacher:
                     self._record(question, content, finish_reason, answers, refused, outcome)
                 on_done()
 
-        async with AsyncInferenceClient(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout) as client:
+        # Without a key the client would send the user's Hugging Face token, which another endpoint must not see.
+        api_key = self.api_key or (None if self.base_url is None else "unused")
+        async with AsyncInferenceClient(base_url=self.base_url, api_key=api_key, timeout=self.timeout) as client:
             await asyncio.gather(*(work(client) for _ in range(self.concurrency)))
         outcome.asked_all = next(questions, None) is None
         return outcome

@@ -71,6 +71,7 @@ def text_fingerprint(segments: Dataset) -> str:
 
 def _netstring(text: pl.Expr) -> pl.Expr:
     """`12:...`: with its length before it, no text can run into the next one; `-` for none."""
+    text = text.cast(pl.String)  # a column of nothing but None has no type
     return pl.concat_str(text.str.len_bytes().cast(pl.String), pl.lit(":"), text).fill_null("-")
 
 

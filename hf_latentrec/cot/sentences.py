@@ -14,7 +14,7 @@ _LAST_WORD = re.compile(r"(?:^|([\s(.]))(\w+)\.[\"')\]”’]*$")
 _DECORATION = re.compile(r"^[\s#>•*\-–]+|\*\*")
 _LIST_NUMBER = re.compile(r"^\(?\d{1,2}[.)]$")
 _STEP = re.compile(r"^(step|stage)\s*\d+\b", re.IGNORECASE)
-_MAX_HEADING_WORDS = 8
+_MAX_HEADING_WORDS = 10
 
 
 def split_sentences(text: str) -> list[str]:

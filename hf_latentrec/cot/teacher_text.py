@@ -79,7 +79,7 @@ def match_examples(cot: Dataset, examples: Dataset) -> dict[str, int]:
         `dict[str, int]`: `examples`, those `with_cot` and `without_cot`; rows of the text of `unknown_users`, and of
         known users but `unknown_targets`. What is unknown is never looked up.
     """
-    text, wanted = to_polars(cot).select(KEY), to_polars(examples).select(KEY)
+    text, wanted = (to_polars(table).select(pl.col(KEY).cast(pl.String)) for table in (cot, examples))
     general = text.filter(pl.col("target").is_null()).select("user_id").unique()
     own = wanted.join(text.drop_nulls().unique(), on=KEY, how="semi").height
     by_user = (
