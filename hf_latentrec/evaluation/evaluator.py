@@ -92,6 +92,8 @@ class RecEvaluator:
             raise ValueError(f"RecEvaluator: decoder is {decoder!r}; choose one of {DECODERS}")
         if decoder == "grounding":
             check_grounding(normalize=normalize, length_penalty=length_penalty)
+        if max_cot_tokens < 1:
+            raise ValueError(f"RecEvaluator: max_cot_tokens is {max_cot_tokens}; pass a positive number")
         self.processor, self.examples, self.ks = processor, examples, ks
         self.num_beams, self.batch_size, self.decoder = num_beams, batch_size, decoder
         self.normalize, self.length_penalty, self.num_thoughts = normalize, length_penalty, num_thoughts
