@@ -17,9 +17,8 @@ from training_stages import (
     describe_outcome,
     load_start,
     run_stages,
-    save_stage,
     stage_settings,
-    train_stage,
+    trained,
 )
 from trl import get_peft_config
 
@@ -140,19 +139,6 @@ def make_trainer(
     return trainer_class(
         model, config, data_collator=collator, evaluator=validation, peft_config=peft_config, **shared
     )
-
-
-def trained(trainer: Any, resume: bool):
-    """Trains and saves a stage; its plain model, with LoRA's weights merged into it."""
-    from peft import PeftModel
-
-    from hf_latentrec.trainer import merge_lora
-
-    train_stage(trainer, resume)
-    if isinstance(trainer.model, PeftModel):
-        trainer.model = merge_lora(trainer.model)
-    save_stage(trainer)
-    return trainer.model
 
 
 class TitleRecipe:

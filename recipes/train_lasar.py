@@ -1,215 +1,183 @@
 """
-Train LASAR: ground the items (stage 1), turn thinking on (stage 2), reinforce (GRPO), and evaluate each on test.
+Train LASAR: ground the items (stage 1), align thoughts with a teacher's text (stage 2), reinforce, test each stage.
 
     accelerate launch recipes/train_lasar.py                                   # synthetic data, CPU, minutes
     accelerate launch recipes/train_lasar.py --config recipes/configs/lasar_beauty.yaml --data_dir DATA
     accelerate launch recipes/train_lasar.py ... --resume_from_checkpoint true  # go on where a run stopped
 
-Every stage has its control: the same number of steps without thoughts. A stage that is complete is not run again when
-a run is resumed; a stage that was cut continues from its last checkpoint.
+Stages: `stage1` (no thoughts). From it `stage2` (thoughts of adaptive depth, aligned by KL divergence) and, with other
+alignments, `stage2_none`, `stage2_cosine`, `stage2_mse` (Table 2). From stage2 `grpo` (terminal KL and REINFORCE) and
+`grpo_plain` (neither), `grpo_terminal` (no REINFORCE), `grpo_repair` (all, and groups without a hit get the target;
+Table 3). Controls with the same steps and no thoughts: `stage2_control`, from it `grpo_control`. `mixed` learns items
+and thoughts in one stage, and `explicit_cot`, from stage1, to write the teacher's text before the answer.
+
+Teacher's text, segments and anchors are made before the first stage that needs them, or by the stage `anchors`. A
+stage that is complete is not run again when a run is resumed; a stage that was cut continues from its last checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training_setup import BackboneArguments, DataArguments, build_model, build_processor, load_splits
-from training_stages import (
-    Stage,
-    check_stages,
-    close,
-    describe_data,
-    describe_outcome,
-    evaluate_protocols,
-    load_start,
-    run_stages,
-    save_stage,
-    stage_settings,
-    train_stage,
-)
+from lasar_anchors import open_anchors, teacher_text, with_text
+from lasar_arguments import CoTArguments, LasarConfig, LasarModelArguments, LasarStageArguments
+from lasar_evaluation import evaluate_stage, make_evaluators, report, save_history, some_users
+from lasar_stages import ANCHORS, LasarStage, code_processor, make_trainer, plan, starting_model
+from training_setup import DataArguments, load_splits
+from training_stages import check_stages, close, describe_data, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
-
-from hf_latentrec.trainer import LASARGRPOConfig, LatentSFTConfig
 
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset
 
-    from hf_latentrec import LatentRecProcessor
-
-
-@dataclass
-class StageArguments:
-    """Settings of single stages; all others are shared. GRPO takes the plain names (learning_rate, max_steps, ...)."""
-
-    stage1_num_train_epochs: float = field(default=12.0, metadata={"help": "Epochs of stage 1."})
-    stage1_learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of stage 1."})
-    stage1_batch_size: int = field(default=64, metadata={"help": "Rows per process and step of stage 1."})
-    stage2_num_train_epochs: float = field(default=8.0, metadata={"help": "Epochs of stage 2."})
-    stage2_learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of stage 2."})
-    stage2_batch_size: int = field(default=64, metadata={"help": "Rows per process and step of stage 2."})
-    pack_histories: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Stages 1 and 2 learn all targets of a history in one row; default: where the template allows it."
-        },
-    )
-    stages: list[str] = field(
-        default_factory=lambda: ["stage1", "stage2", "grpo", "stage2_control", "grpo_control"],
-        metadata={
-            "help": "Stages to run, in this order; a stage needs the one it starts from in output_dir. The controls "
-            "take the same steps without thoughts.",
-            "choices": ["stage1", "stage2", "grpo", "stage2_control", "grpo_control"],
-        },
-    )
-    eval_num_beams: int = field(default=50, metadata={"help": "Beams per user in evaluation."})
-    eval_batch_size: int = field(default=64, metadata={"help": "Users per process and batch in evaluation."})
+    from hf_latentrec.cot import AnchorStore
 
 
-@dataclass
-class LasarConfig(LASARGRPOConfig):
-    """GRPO's settings with the defaults of the small CPU run."""
+class LasarRecipe:
+    """
+    The whole job: data, stages, evaluation, report.
 
-    output_dir: str | None = field(default="outputs/lasar", metadata={"help": "Folder for checkpoints and results."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Prompts per process and step in GRPO."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of GRPO."})
-    max_steps: int = field(default=100, metadata={"help": "Steps of GRPO; -1 for num_train_epochs."})
-    logging_steps: float = field(default=20, metadata={"help": "Log every X steps."})
-    save_steps: float = field(default=100, metadata={"help": "Save a checkpoint every X steps."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept per stage."})
+    Args:
+        data_args, model_args, cot_args, stage_args, args: as parsed.
+    """
+
+    def __init__(
+        self,
+        data_args: DataArguments,
+        model_args: LasarModelArguments,
+        cot_args: CoTArguments,
+        stage_args: LasarStageArguments,
+        args: LasarConfig,
+    ):
+        self.data_args, self.model_args, self.cot_args = data_args, model_args, cot_args
+        self.stage_args, self.args = stage_args, args
+        self.folder, self.resume = Path(args.output_dir), args.resume_from_checkpoint is not None
+        self.plan = plan(model_args.num_thoughts)
+
+    def __call__(self) -> None:
+        """Runs the stages that are not complete and prints what came out of all that are."""
+        from accelerate import PartialState
+
+        self.state = PartialState()
+        names = [name for name in self.stage_args.stages if name != ANCHORS]
+        self.check(names)
+        self.data, self.splits = load_splits(self.data_args, item_tokenization="semantic_id")
+        self.processor = code_processor(self.data, self.splits, self.data_args, self.model_args)
+        self.print(describe_data(self.data, len(self.splits["train"]), self.processor))
+        results = run_stages(self.plan, names, self.folder, self.run_stage)
+        if ANCHORS in self.stage_args.stages:
+            _ = self.anchors
+        if results:
+            self.print(self.closing_words(results))
+        close(self.state)
+
+    def check(self, names: list[str]) -> None:
+        """Before anything is loaded: the stages can run, and every forced depth is one that a model may have."""
+        check_stages(self.plan, names, self.folder, self.resume)
+        if ANCHORS in self.stage_args.stages and "stage1" not in names and not is_complete(self.folder / "stage1"):
+            raise ValueError(f"anchors are made by {self.folder / 'stage1'}, which is not complete; run stage1 first")
+        deepest = max(self.stage_args.force_thoughts, default=0)
+        if deepest > self.model_args.num_thoughts:
+            raise ValueError(
+                f"force_thoughts holds {deepest}, but num_thoughts (N_max) is {self.model_args.num_thoughts}, so no "
+                "stage has learned from so many thoughts; pass smaller depths"
+            )
+
+    def run_stage(self, stage: LasarStage) -> dict[str, dict[str, float]]:
+        """Trains and tests a stage; its metrics."""
+        from transformers import set_seed
+
+        anchors = self.anchors if stage.uses_anchors else None
+        set_seed(self.args.seed)
+        model = starting_model(stage, self.processor, self.model_args, self.folder)
+        trainer = make_trainer(
+            stage,
+            model,
+            self.processor,
+            *self.examples(stage),
+            anchors,
+            self.model_args,
+            self.stage_args,
+            self.cot_args,
+            self.args,
+        )
+        model = trained(trainer, self.resume)
+        if stage.reinforces and self.state.is_main_process:
+            print(save_history(trainer.state.log_history, self.folder / stage.name))
+        evaluators = make_evaluators(
+            stage, self.processor, self.splits["test"], self.stage_args, self.cot_args.max_cot_tokens
+        )
+        return evaluate_stage(stage, model, evaluators, self.folder / "ranks", self.stage_args.eval_protocols)
+
+    def examples(self, stage: LasarStage) -> tuple[Dataset, Dataset | None]:
+        """What a stage learns, and what validates it; with text, where it writes some."""
+        train = self.splits["train"]
+        validation = some_users(self.splits["validation"], self.stage_args.validation_users)
+        if not stage.writes_text:
+            return train, validation
+        share = self.cot_args.max_missing_cot
+        train = with_text(train, self.text, share, "training")
+        if self.stage_args.sft_early_stopping_patience is None:
+            return train, None
+        return train, with_text(validation, self.write(validation), share, "validation")
+
+    @cached_property
+    def text(self) -> Dataset:
+        """The teacher's text of the training examples."""
+        return self.write(self.splits["train"])
+
+    def write(self, examples: Dataset) -> Dataset:
+        """The teacher's text of some examples."""
+        return teacher_text(self.cot_args.cot_file, examples, self.data.items, self.print)
+
+    @cached_property
+    def anchors(self) -> AnchorStore:
+        """The anchors of stage 1, made where there are none yet."""
+        return open_anchors(
+            self.folder,
+            self.text,
+            self.cot_args.segmenter,
+            self.model_args.num_thoughts,
+            self.cot_args.rebuild_anchors,
+            self.args.device,
+            self.print,
+        )
+
+    def closing_words(self, results: Mapping[str, dict]) -> str:
+        """The tables, and where the model is."""
+        args = self.stage_args
+        users, all_users = len(some_users(self.splits["test"], args.eval_users)), len(self.splits["test"])
+        who = f"{users:,} users" if users == all_users else f"{users:,} of {all_users:,} users drawn at random"
+        header = (
+            f"\nTest, leave-one-out, {who}, whole catalog, {args.eval_num_beams} beams, seed {self.args.seed}, "
+            "mean N: thoughts of a user"
+        )
+        main = "grpo" if "grpo" in results else list(results)[-1]
+        tables = report(results, {name: self.plan[name].label for name in results}, header)
+        return "\n\n".join([tables, describe_outcome(self.folder / main, self.folder / "ranks")])
+
+    def print(self, text: str) -> None:
+        """Once, however many processes there are."""
+        if self.state.is_main_process:
+            print(text, flush=True)
 
 
-def plan(num_thoughts: int) -> dict[str, Stage]:
-    """All stages by name; a control shares stage 1 and then takes the same steps without thoughts."""
-    stages = [
-        Stage("stage1", None, 0, "stage 1, N=0"),
-        Stage("stage2", "stage1", num_thoughts, f"stage 2, N={num_thoughts}"),
-        Stage("grpo", "stage2", num_thoughts, f"after GRPO, N={num_thoughts}"),
-        Stage("stage2_control", "stage1", 0, "control of stage 2, N=0"),
-        Stage("grpo_control", "stage2_control", 0, "control of GRPO, N=0"),
-    ]
-    return {stage.name: stage for stage in stages}
+def main(
+    data_args: DataArguments,
+    model_args: LasarModelArguments,
+    cot_args: CoTArguments,
+    stage_args: LasarStageArguments,
+    args: LasarConfig,
+):
+    """The whole job, for parsed arguments."""
+    LasarRecipe(data_args, model_args, cot_args, stage_args, args)()
 
 
-def code_processor(data, splits: DatasetDict, args: DataArguments, backbone: BackboneArguments) -> LatentRecProcessor:
-    """Tokenizer with the items' codes, catalog, trie and prompt."""
-    from transformers import AutoTokenizer
-
-    from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
-
-    if backbone.model_name_or_path is None:
-        tokenizer = build_byte_tokenizer()
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(backbone.model_name_or_path)
-    add_item_tokens(tokenizer, data.items["semantic_id"])
-    return build_processor(
-        data,
-        splits,
-        tokenizer,
-        args,
-        item_tokenization="semantic_id",
-        prompt_template=backbone.prompt_template,
-    )
-
-
-def starting_model(stage: Stage, processor: LatentRecProcessor, backbone: BackboneArguments, folder: Path):
-    """The model that a stage starts from, with the stage's number of thoughts."""
-    from hf_latentrec.models.latent_reasoning.tokenization import thought_token_ids
-
-    if stage.start_from is None:
-        markers = thought_token_ids(processor.tokenizer)
-        names = ("start_thought_token_id", "end_thought_token_id")
-        model = build_model(processor, backbone, {name: markers[name] for name in names})
-    else:
-        model = load_start(stage, processor, folder)
-    model.config.num_thoughts = stage.num_thoughts
-    return model
-
-
-def make_trainer(stage: Stage, model, processor, splits: DatasetDict, args: LasarConfig, stages: StageArguments):
-    """The trainer of a stage, with the shared settings and the stage's own in their place."""
-    from hf_latentrec.data import NextItemCollator
-    from hf_latentrec.trainer import LASARGRPOTrainer, LatentSFTTrainer
-
-    output_dir = str(Path(args.output_dir) / stage.name)
-    data = {"train_dataset": splits["train"], "processing_class": processor}
-    if stage.name.startswith("grpo"):
-        config = stage_settings(args, LASARGRPOConfig, output_dir=output_dir)
-        return LASARGRPOTrainer(model, config, data_collator=NextItemCollator(processor), **data)
-    prefix = stage.name.removesuffix("_control")
-    config = stage_settings(
-        args,
-        LatentSFTConfig,
-        output_dir=output_dir,
-        num_train_epochs=getattr(stages, f"{prefix}_num_train_epochs"),
-        learning_rate=getattr(stages, f"{prefix}_learning_rate"),
-        per_device_train_batch_size=getattr(stages, f"{prefix}_batch_size"),
-        max_steps=-1,
-        normalize="vocabulary",
-        train_sampling_strategy="group_by_length",
-        pack_histories=stages.pack_histories,
-    )
-    return LatentSFTTrainer(model, config, **data)
-
-
-def report(
-    results: dict[str, dict], plan_by_name: dict[str, Stage], folder: Path, num_users: int, num_beams: int
-) -> str:
-    """The closing words: the table, the folder, and how to load the model."""
-    from hf_latentrec.evaluation import PROTOCOLS, format_metric_table
-
-    rows = {
-        f"{plan_by_name[name].label}, {protocol}": results[name][protocol]
-        for protocol in PROTOCOLS
-        for name in results
-    }
-    final = list(results)[-1] if "grpo" not in results else "grpo"
-    return "\n".join(
-        [
-            "",
-            f"Test, leave-one-out, {num_users:,} users, whole catalog, {num_beams} beams, N thoughts (0: none)",
-            format_metric_table(rows),
-            "",
-            describe_outcome(folder / final, folder / "ranks"),
-        ]
-    )
-
-
-def main(data_args: DataArguments, backbone_args: BackboneArguments, stage_args: StageArguments, args: LasarConfig):
-    """The whole job: data, stages, evaluation, report."""
-    from accelerate import PartialState
-    from transformers import set_seed
-
-    from hf_latentrec.evaluation import RecEvaluator
-
-    state = PartialState()
-    folder = Path(args.output_dir)
-    resume = args.resume_from_checkpoint is not None
-    plan_by_name = plan(backbone_args.num_thoughts)
-    check_stages(plan_by_name, stage_args.stages, folder, resume)
-    data, splits = load_splits(data_args, item_tokenization="semantic_id")
-    processor = code_processor(data, splits, data_args, backbone_args)
-    if state.is_main_process:
-        print(describe_data(data, len(splits["train"]), processor))
-    evaluator = RecEvaluator(processor, splits["test"], stage_args.eval_num_beams, stage_args.eval_batch_size)
-
-    def run(stage: Stage) -> dict:
-        set_seed(args.seed)
-        model = starting_model(stage, processor, backbone_args, folder)
-        trainer = make_trainer(stage, model, processor, splits, args, stage_args)
-        train_stage(trainer, resume)
-        save_stage(trainer)
-        results = evaluate_protocols(evaluator, model, stage, folder / "ranks")
-        return {protocol: result.metrics for protocol, result in results.items()}
-
-    results = run_stages(plan_by_name, stage_args.stages, folder, run)
-    if state.is_main_process:
-        print(report(results, plan_by_name, folder, len(splits["test"]), stage_args.eval_num_beams))
-    close(state)
-
+ARGUMENTS = (DataArguments, LasarModelArguments, CoTArguments, LasarStageArguments, LasarConfig)
 
 if __name__ == "__main__":
-    parser = TrlParser((DataArguments, BackboneArguments, StageArguments, LasarConfig))
-    main(*parser.parse_args_and_config())
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -51,16 +51,6 @@ class DataArguments:
 
 
 @dataclass
-class PretrainedArguments:
-    """The language model to start from."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Pretrained Qwen2, Qwen3 or Llama (hub id or folder); from scratch if not given."},
-    )
-
-
-@dataclass
 class ScratchArguments:
     """A small language model from scratch, its dropout, and the prompt."""
 
@@ -74,13 +64,6 @@ class ScratchArguments:
     prompt_template: str = field(
         default="{history}", metadata={"help": "Prompt with {history} once; text after it rules out packed histories."}
     )
-
-
-@dataclass
-class BackboneArguments(ScratchArguments, PretrainedArguments):
-    """The language model: a pretrained one, or a small one from scratch."""
-
-    num_thoughts: int = field(default=4, metadata={"help": "Thoughts N of the stages that think."})
 
 
 def load_splits(
@@ -153,13 +136,13 @@ def build_processor(
     )
 
 
-def build_model(processor: LatentRecProcessor, args: BackboneArguments, settings: dict[str, Any], **loading: Any):
+def build_model(processor: LatentRecProcessor, args: Any, settings: dict[str, Any], **loading: Any):
     """
     A recommender whose vocabulary holds all tokens of the processor.
 
     Args:
         processor (`LatentRecProcessor`): with its tokenizer.
-        args (`BackboneArguments`): which model.
+        args: which model: `ScratchArguments` with `model_name_or_path`.
         settings (`dict`): of the recommender's configuration, beyond those of its backbone.
         loading: for `from_pretrained` (`dtype`, `revision`, ...), where a pretrained model is loaded.
 

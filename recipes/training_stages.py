@@ -48,8 +48,16 @@ def check_stages(plan: Mapping[str, Stage], names: Sequence[str], folder: Path, 
             raise ValueError(f"stage {name} starts from {folder / start}, which is not complete; run {start} first")
 
 
-def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path):
-    """The model that a stage starts from, which must have been trained on the same items and examples."""
+def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path, **loading: Any):
+    """
+    The model that a stage starts from, which must have been trained on the same items and examples.
+
+    Args:
+        stage (`Stage`): what is to be trained.
+        processor (`LatentRecProcessor`): of this run's data.
+        folder (`Path`): of the whole run.
+        loading: for `from_pretrained`.
+    """
     from transformers import AutoModel, AutoProcessor
 
     start = folder / stage.start_from
@@ -61,7 +69,7 @@ def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path):
                 f"{start} was trained with {what} {old}, but this data has {new}; use the same data and data "
                 "arguments, or another --output_dir"
             )
-    return AutoModel.from_pretrained(start)
+    return AutoModel.from_pretrained(start, **loading)
 
 
 def stage_settings(args: Any, config_class: type, **changes: Any):
@@ -83,6 +91,19 @@ def save_stage(trainer: Any) -> None:
     """Model and processor in the stage's folder; no process goes on before they are there."""
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()
+
+
+def trained(trainer: Any, resume: bool):
+    """Trains and saves a stage; its plain model, with LoRA's weights merged into it."""
+    from peft import PeftModel
+
+    from hf_latentrec.trainer import merge_lora
+
+    train_stage(trainer, resume)
+    if isinstance(trainer.model, PeftModel):
+        trainer.model = merge_lora(trainer.model)
+    save_stage(trainer)
+    return trainer.model
 
 
 def run_stages(
@@ -157,6 +178,7 @@ def evaluate_protocols(
                 split_fingerprint=evaluator.processor.split_fingerprint,
                 protocol=protocol,
                 num_beams=evaluator.num_beams,
+                num_thoughts=results[protocol].num_thoughts,
                 checkpoint=stage.name,
                 **metadata,
             )

@@ -1,5 +1,5 @@
 """Ranking metrics, per-user rank files, latency, the tables that show them, and what a thought looks at (drawn by
-`.plots`, which needs the extra `plots`)."""
+`.plots`; a run of reinforcement learning by `.training_plots`; both need the extra `plots`)."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..models.latent_reasoning.argument_checks import check_grounding
+from ..models.latent_reasoning.explicit_cot import write_text
 from .metrics import ranking_metrics
 
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # How seen items are treated, by the name that tables and rank files carry.
 PROTOCOLS = {"nothing filtered": False, "seen items excluded": True}
-DECODERS = ("constrained", "grounding")
+DECODERS = ("constrained", "grounding", "explicit_cot")
 
 
 @dataclass
@@ -35,17 +36,19 @@ class EvaluationResult:
         user_ids (`list[str]`): one per example.
         ranks (`np.ndarray` [users]): 1-based rank of the target, 0 where it is not among the candidates.
         metrics (`dict[str, float]`): HR@K and NDCG@K.
+        num_thoughts (`np.ndarray` [users]): how many thoughts each example had, its depth.
     """
 
     user_ids: list[str]
     ranks: np.ndarray
     metrics: dict[str, float]
+    num_thoughts: np.ndarray
 
 
 class RecEvaluator:
     """
-    Ranks the whole catalog for every example, on all processes of the launch: by beam search under the trie, or by
-    grounding free answers.
+    Ranks the whole catalog for every example, on all processes of the launch: by beam search under the trie, by
+    grounding free answers, or by beam search after a text that the model writes.
 
     BIGRec's beam search is `num_beams=10, normalize="vocabulary", length_penalty=1.0`; D³'s, without its ensemble,
     the same with `length_penalty=0.0`. Zero-shot prompting (`Base`) is any of these with a pretrained model that was
@@ -61,8 +64,10 @@ class RecEvaluator:
         length_penalty (`float`, *optional*, defaults to 0.0): see [`LatentReasoningMixin.generate`].
         decoder (`str`, *optional*, defaults to `"constrained"`): beam search under the trie, or `"grounding"`: the
             `num_beams` items whose texts are nearest to a free answer. Every evaluation embeds the catalog anew.
+            `"explicit_cot"`: the model writes a text first (see [`write_text`]), and beam search follows it.
         num_thoughts (`int`, *optional*): think for this many steps instead of the model's own number; 0 turns
             thinking off.
+        max_cot_tokens (`int`, *optional*, defaults to 256): where a text of `"explicit_cot"` is cut.
 
     Raises:
         ValueError: for no examples, an unknown decoder, or a setting that the decoder does not have.
@@ -79,6 +84,7 @@ class RecEvaluator:
         length_penalty: float = 0.0,
         decoder: str = "constrained",
         num_thoughts: int | None = None,
+        max_cot_tokens: int = 256,
     ):
         if len(examples) == 0:
             raise ValueError("RecEvaluator: there are no examples; pass a split with at least one user")
@@ -86,9 +92,12 @@ class RecEvaluator:
             raise ValueError(f"RecEvaluator: decoder is {decoder!r}; choose one of {DECODERS}")
         if decoder == "grounding":
             check_grounding(normalize=normalize, length_penalty=length_penalty)
+        if max_cot_tokens < 1:
+            raise ValueError(f"RecEvaluator: max_cot_tokens is {max_cot_tokens}; pass a positive number")
         self.processor, self.examples, self.ks = processor, examples, ks
         self.num_beams, self.batch_size, self.decoder = num_beams, batch_size, decoder
         self.normalize, self.length_penalty, self.num_thoughts = normalize, length_penalty, num_thoughts
+        self.max_cot_tokens = max_cot_tokens
 
     @torch.inference_mode()
     def evaluate(
@@ -118,14 +127,14 @@ class RecEvaluator:
         mine = batches[state.process_index :: state.num_processes]
         trie = self.processor.item_trie.to(model.device)
         item_embeddings = model.embed_items(trie, self.batch_size) if self.decoder == "grounding" else None
-        ranks = []
+        results = []
         for rows in tqdm(mine, desc=description or "evaluate", disable=not state.is_main_process, unit="batch"):
-            ranks.append((rows, self._rank_batch(model, trie, item_embeddings, self.examples[rows], exclude_seen)))
+            results.append((rows, *self._rank_batch(model, trie, item_embeddings, self.examples[rows], exclude_seen)))
         model.train(was_training)
-        all_ranks = np.zeros(len(self.examples), dtype=np.int64)
-        for rows, batch_ranks in gather_object(ranks):
-            all_ranks[rows] = batch_ranks
-        return EvaluationResult(list(self.examples["user_id"]), all_ranks, ranking_metrics(all_ranks, self.ks))
+        ranks, num_thoughts = np.zeros((2, len(self.examples)), dtype=np.int64)
+        for rows, batch_ranks, batch_num_thoughts in gather_object(results):
+            ranks[rows], num_thoughts[rows] = batch_ranks, batch_num_thoughts
+        return EvaluationResult(list(self.examples["user_id"]), ranks, ranking_metrics(ranks, self.ks), num_thoughts)
 
     def _rank_batch(
         self,
@@ -134,8 +143,11 @@ class RecEvaluator:
         item_embeddings: torch.Tensor | None,
         batch: dict[str, list],
         exclude_seen: bool,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rank and depth of each example of a batch."""
         inputs = self.processor(batch["history"], return_tensors="pt", exclude_seen=exclude_seen).to(model.device)
+        if self.decoder == "explicit_cot":
+            inputs = write_text(model, inputs, self.max_cot_tokens, self.processor.tokenizer.pad_token_id)
         output = model.generate(
             **inputs,
             item_trie=trie,
@@ -145,7 +157,8 @@ class RecEvaluator:
             num_thoughts=self.num_thoughts,
             item_embeddings=item_embeddings,
         )
-        return self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]))
+        ranks = self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]))
+        return ranks, output.num_thoughts.cpu().numpy()
 
     def _check_something_is_unseen(self, history_lengths: np.ndarray) -> None:
         """Before the first batch, and on every process: one that stopped alone would leave the others waiting."""

@@ -32,11 +32,14 @@ class RankFile:
             1-based rank of each user's target, 0 where it is not among the candidates.
         metadata (`dict`):
             How the ranks came about: `split_fingerprint`, `protocol`, `num_beams` and whatever the writer added.
+        num_thoughts (`np.ndarray` of `int64`, shape `[U]`, *optional*):
+            How many thoughts each user had, where the file tells.
     """
 
     user_ids: list[str]
     ranks: np.ndarray
     metadata: dict[str, Any]
+    num_thoughts: np.ndarray | None = None
 
 
 def save_ranks(
@@ -47,10 +50,11 @@ def save_ranks(
     split_fingerprint: str,
     protocol: str,
     num_beams: int,
+    num_thoughts: ArrayLike | None = None,
     **metadata: Any,
 ) -> None:
     """
-    Write one parquet row `user_id, rank` per user, with the circumstances as JSON in the schema.
+    Write one parquet row `user_id, rank[, num_thoughts]` per user, with the circumstances as JSON in the schema.
 
     Args:
         path (`str` or `Path`):
@@ -65,6 +69,8 @@ def save_ranks(
             What was ranked, for example `"full"` or `"exclude_seen"`.
         num_beams (`int`):
             Candidates per user; a target beyond them has rank 0.
+        num_thoughts (`ArrayLike` of `int`, shape `[U]`, *optional*):
+            How many thoughts each user had.
         **metadata:
             Anything else that JSON can hold, for example `checkpoint="stage1"`.
 
@@ -79,7 +85,15 @@ def save_ranks(
         >>> load_ranks(path).metadata["num_beams"]
         50
     """
-    table = pa.table({"user_id": pa.array(user_ids, pa.string()), "rank": _ranks_of(user_ids, ranks)})
+    columns = {"user_id": pa.array(user_ids, pa.string()), "rank": _ranks_of(user_ids, ranks)}
+    if num_thoughts is not None:
+        columns["num_thoughts"] = np.asarray(num_thoughts, dtype=np.int64)
+        if len(columns["num_thoughts"]) != len(user_ids):
+            raise ValueError(
+                f"save_ranks: {len(user_ids)} user_ids but {len(columns['num_thoughts'])} num_thoughts; give one per "
+                "user"
+            )
+    table = pa.table(columns)
     _check_users(table["user_id"], where="save_ranks")
     circumstances = {"split_fingerprint": split_fingerprint, "protocol": protocol, "num_beams": num_beams, **metadata}
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(circumstances, sort_keys=True)})
@@ -119,7 +133,9 @@ def load_ranks(path: str | Path) -> RankFile:
             f"load_ranks: {path} is not a rank file (columns {table.column_names}); write it with save_ranks"
         )
     _check_users(table["user_id"], where=f"load_ranks: {path}")
-    return RankFile(table["user_id"].to_pylist(), check_ranks(table["rank"].to_numpy()), json.loads(metadata))
+    num_thoughts = table["num_thoughts"].to_numpy() if "num_thoughts" in table.column_names else None
+    ranks = check_ranks(table["rank"].to_numpy())
+    return RankFile(table["user_id"].to_pylist(), ranks, json.loads(metadata), num_thoughts)
 
 
 def _ranks_of(user_ids: Sequence[str], ranks: ArrayLike) -> np.ndarray:

@@ -106,6 +106,56 @@ def test_a_user_who_has_seen_everything_is_named():
     assert len(evaluator.evaluate(model).ranks) == 3
 
 
+def test_each_user_has_the_depth_that_the_policy_chose_alone():
+    model, processor, splits = make_tiny_recommender()
+    settings = LatentReasonerConfig(num_thoughts=3, adaptive_depth=True)
+    model = type(model)(type(model.config)(**{**model.config.to_dict(), "reasoner_config": settings})).eval()
+    with torch.no_grad():  # a policy that tells users apart
+        model.depth_policy.hidden_proj.weight.mul_(50)
+        model.depth_policy.out_proj.weight.mul_(50)
+    examples = splits["test"]
+    result = RecEvaluator(processor, examples, num_beams=5, batch_size=7).evaluate(model)
+    expected = [int(model(**processor([history])).depth_logits.argmax()) + 1 for history in examples["history"]]
+    assert result.num_thoughts.tolist() == expected and len(set(expected)) > 1
+    forced = RecEvaluator(processor, examples, num_beams=5, num_thoughts=2).evaluate(model)
+    assert forced.num_thoughts.tolist() == [2] * len(examples)
+
+
+def test_explicit_reasoning_ranks_after_the_text_that_is_written():
+    model, processor, splits = make_tiny_recommender(initializer_range=0.3)
+    model.eval()
+    examples = splits["test"].select(range(5))
+    settings = {"num_beams": len(processor.catalog), "decoder": "explicit_cot", "max_cot_tokens": 6}
+    result = RecEvaluator(processor, examples, batch_size=2, **settings).evaluate(model)
+    expected = []
+    for row in examples:
+        ids = processor([row["history"]])["input_ids"][0].tolist()
+        for _ in range(6):
+            with torch.no_grad():
+                hidden = model.model(torch.tensor([ids])).last_hidden_state[0, -1]
+                ids.append(int(model.lm_head(hidden).argmax()))
+            if ids[-1] == model.config.end_thought_token_id:
+                break
+        else:
+            ids.append(model.config.end_thought_token_id)
+        scores = []
+        for answer_row in range(len(processor.catalog)):
+            answer = torch.from_numpy(processor.catalog.answer_tokens(answer_row)).long()[None]
+            with torch.no_grad():
+                scores.append(
+                    float(model(torch.tensor([ids]), labels=answer, item_trie=processor.item_trie).logps.sum())
+                )
+        expected.append(
+            1
+            + sorted(range(len(scores)), key=lambda item: -scores[item]).index(
+                int(processor.catalog.rows([row["target"]])[0])
+            )
+        )
+    assert result.ranks.tolist() == expected
+    plain = RecEvaluator(processor, examples, num_beams=len(processor.catalog)).evaluate(model)
+    assert plain.ranks.tolist() != expected and plain.num_thoughts.tolist() == [0] * 5
+
+
 def test_no_examples_is_an_error():
     _, processor, splits = make_tiny_recommender()
     with pytest.raises(ValueError, match="no examples"):
@@ -188,7 +238,8 @@ def test_grounding_equals_distances_one_by_one(plain_folder, title_processor, mo
 
 def test_settings_that_a_decoder_does_not_have_are_named(title_processor):
     for settings, message in [
-        ({"decoder": "beam"}, r"decoder is 'beam'; choose one of \('constrained', 'grounding'\)"),
+        ({"decoder": "beam"}, r"decoder is 'beam'; choose one of \('constrained', 'grounding', 'explicit_cot'\)"),
+        ({"decoder": "explicit_cot", "max_cot_tokens": 0}, "max_cot_tokens is 0; pass a positive number"),
         ({"decoder": "grounding", "length_penalty": 1.0}, "length_penalty is 1.0, but grounding"),
         ({"decoder": "grounding", "normalize": "vocabulary"}, "normalize is 'vocabulary', but grounding"),
     ]:

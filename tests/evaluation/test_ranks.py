@@ -25,6 +25,17 @@ def test_the_ranks_are_a_plain_table_for_other_tools(tmp_path):
     assert pq.read_table(tmp_path / "r.parquet").to_pydict() == {"user_id": ["u1", "u2"], "rank": [1, 2]}
 
 
+def test_depths_come_back_where_there_are_some(tmp_path):
+    save_ranks(tmp_path / "r.parquet", ["u1", "u2"], [1, 0], num_thoughts=np.array([3, 8]), **CIRCUMSTANCES)
+    found = load_ranks(tmp_path / "r.parquet")
+    assert found.num_thoughts.tolist() == [3, 8] and "num_thoughts" not in found.metadata
+    assert pq.read_table(tmp_path / "r.parquet").column_names == ["user_id", "rank", "num_thoughts"]
+    save_ranks(tmp_path / "r.parquet", ["u1", "u2"], [1, 0], **CIRCUMSTANCES)
+    assert load_ranks(tmp_path / "r.parquet").num_thoughts is None
+    with pytest.raises(ValueError, match="2 user_ids but 1 num_thoughts"):
+        save_ranks(tmp_path / "r.parquet", ["u1", "u2"], [1, 0], num_thoughts=[3], **CIRCUMSTANCES)
+
+
 @pytest.mark.parametrize(
     ("user_ids", "ranks", "message"),
     [
