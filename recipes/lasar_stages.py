@@ -192,9 +192,9 @@ def make_trainer(
         model_args, stage_args, cot_args, args: as parsed.
     """
     import hf_latentrec.trainer
+    from hf_latentrec.cot import ExplicitCoTCollator
     from hf_latentrec.data import NextItemCollator
     from hf_latentrec.evaluation import RecEvaluator
-    from hf_latentrec.models.latent_reasoning.explicit_cot import ExplicitCoTCollator
 
     trainer_class = getattr(hf_latentrec.trainer, f"{stage.algorithm}Trainer")
     config_class = getattr(hf_latentrec.trainer, f"{stage.algorithm}Config")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IGNORE_INDEX = -100
 
 
-def _pad(sequences: list[np.ndarray], value: int, side: str = "right") -> torch.Tensor:
+def pad_rows(sequences: list[np.ndarray], value: int, side: str = "right") -> torch.Tensor:
     """Rows of different length as one LongTensor."""
     width = max(len(sequence) for sequence in sequences)
     padded = np.full((len(sequences), width), value, dtype=np.int64)
@@ -45,7 +45,7 @@ class NextItemCollator:
         targets = self.processor.catalog.rows([example["target"] for example in examples])
         return {
             **inputs,
-            "labels": _pad(self.processor.answer_ids(targets), IGNORE_INDEX),
+            "labels": pad_rows(self.processor.answer_ids(targets), IGNORE_INDEX),
             "user_ids": [example["user_id"] for example in examples],
         }
 
@@ -99,15 +99,15 @@ class PackedHistoryCollator:
         nothing = np.empty(0, dtype=np.int64)
         flat_answers = [answer for row in answers for answer in [*row, *[nothing] * (num_targets - len(row))]]
         lengths = torch.tensor([len(ids) for ids in prompts])
-        input_ids = _pad(prompts, self.processor.tokenizer.pad_token_id)
+        input_ids = pad_rows(prompts, self.processor.tokenizer.pad_token_id)
         return {
             "input_ids": input_ids,
             "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
-            "branch_starts": _pad(starts, 0),
-            "labels": _pad(flat_answers, IGNORE_INDEX).view(len(examples), num_targets, -1),
+            "branch_starts": pad_rows(starts, 0),
+            "labels": pad_rows(flat_answers, IGNORE_INDEX).view(len(examples), num_targets, -1),
             "labels_follow_prompt": self.labels_follow_prompt,
             "user_ids": [example["user_id"] for example in examples],
         }
 
 
-__all__ = ["NextItemCollator", "PackedHistoryCollator"]
+__all__ = ["NextItemCollator", "PackedHistoryCollator", "pad_rows"]

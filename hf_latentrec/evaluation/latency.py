@@ -24,7 +24,7 @@ class Latency:
     Args:
         thinking (`float`): seconds per user with the model's thoughts.
         not_thinking (`float`): seconds per user without.
-        num_thoughts (`int`): thoughts of the model.
+        num_thoughts (`int`): thoughts of the model, at most where each user has a depth of its own.
         num_users (`int`): users that were measured.
     """
 
@@ -71,8 +71,7 @@ def measure_latency(
     Raises:
         ValueError: a model that does not think, or fewer histories than users.
     """
-    num_thoughts = model.config.num_thoughts
-    if num_thoughts == 0:
+    if model.config.num_thoughts == 0:
         raise ValueError(
             "measure_latency: the model's num_thoughts is 0, so there is nothing to compare; let it think"
         )
@@ -83,7 +82,7 @@ def measure_latency(
     trie = processor.item_trie.to(model.device)
     batches = [list(histories[i : min(i + batch_size, num_users)]) for i in range(0, num_users, batch_size)]
 
-    def seconds_per_user(thoughts: int, batches: list) -> float:
+    def seconds_per_user(thoughts: int | None, batches: list) -> float:
         _wait_for(model.device)
         start = time.perf_counter()
         for batch in batches:
@@ -95,7 +94,7 @@ def measure_latency(
 
     was_training = model.training
     model.eval()
-    measured: dict[int, list[float]] = {num_thoughts: [], 0: []}
+    measured: dict[int | None, list[float]] = {None: [], 0: []}  # as the model thinks, and not at all
     for thoughts in measured:
         seconds_per_user(thoughts, batches[:1])  # warm up
     for _ in range(repeats):
@@ -103,7 +102,7 @@ def measure_latency(
             seconds.append(seconds_per_user(thoughts, batches))
     model.train(was_training)
     thinking, not_thinking = (statistics.median(seconds) for seconds in measured.values())
-    return Latency(thinking, not_thinking, num_thoughts, num_users)
+    return Latency(thinking, not_thinking, model.config.num_thoughts, num_users)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -260,10 +260,8 @@ class LatentBranchingMixin:
         noise_BKD: torch.Tensor | None = None,
         relative_noise: bool = False,
     ) -> tuple[ThoughtState, torch.Tensor]:
-        """
-        Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass. The loop is
-        that of the deepest branch: one that is through idles, as in LASAR App. E.1, and has zeros for thoughts.
-        """
+        """Thoughts, and in the last one's pass the M tokens after it; states [B, K, 1 + M, D] of that pass. A branch
+        that is through idles until the deepest is (LASAR App. E.1), and has zeros for thoughts."""
         settings = self.config.reasoner_config
         num_steps = settings.num_steps(num_thoughts)
         steps, hidden_BKD = [], []

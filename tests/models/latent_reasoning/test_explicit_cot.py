@@ -1,4 +1,4 @@
-"""Text before the answer: against greedy decoding token by token, and against labels put together by hand."""
+"""Text before the answer, against greedy decoding token by token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from hf_latentrec.models.latent_reasoning.explicit_cot import ExplicitCoTCollator, as_causal_lm, write_text
+from hf_latentrec.models.latent_reasoning.explicit_cot import as_causal_lm, write_text
 from tests.tiny import make_tiny_recommender
 
 
@@ -65,31 +65,9 @@ def test_the_language_model_shares_the_weights(tiny):
     assert {id(p) for p in language_model.parameters()} <= {id(p) for p in model.parameters()}
 
 
-def test_labels_are_text_marker_and_answer(tiny):
-    _, processor, examples = tiny
-    first, second = examples[0], examples[1]
-    code = processor.tokenizer.convert_ids_to_tokens(int(processor.catalog.answer_tokens(0)[0]))
-    batch = ExplicitCoTCollator(processor, max_cot_tokens=4)(
-        [{**first, "cot": "abc"}, {**second, "cot": f"{code} <|end_thought|>"}]
-    )
-    answers = [
-        row.tolist() for row in processor.answer_ids(processor.catalog.rows([first["target"], second["target"]]))
-    ]
-    end = processor.tokenizer.convert_tokens_to_ids("<|end_thought|>")
-    spell = processor.tokenizer.convert_tokens_to_ids
-    assert batch["labels"].tolist() == [
-        [*spell(list("abc")), end, *answers[0], -100],
-        [spell(code), *spell(["Ġ", "<", "|"]), end, *answers[1]],  # codes are tokens, markers text; cut
-    ]
-    assert torch.equal(batch["input_ids"], processor([first["history"], second["history"]])["input_ids"])
-    assert batch["user_ids"] == [first["user_id"], second["user_id"]]
-
-
 def test_bad_input_is_named(tiny):
     model, processor, examples = tiny
     inputs = processor(examples["history"][:1])
-    with pytest.raises(ValueError, match=f"{examples[0]['user_id']}.*no text in the column 'cot'"):
-        ExplicitCoTCollator(processor)([{**examples[0], "cot": ""}])
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
         write_text(model, inputs, 0, 0)
     own_end, model.config.end_thought_token_id = model.config.end_thought_token_id, None
