@@ -14,7 +14,7 @@ def test_thinking_and_not_thinking_take_turns(monkeypatch):
     histories = splits["test"]["history"][:12]
     clock, calls = [0.0], []
     # Seconds of a batch with and without thoughts, by round; the first round warms up.
-    seconds = {2: [1000, 1, 3, 2], 0: [500, 1, 1, 7]}
+    seconds = {None: [1000, 1, 3, 2], 0: [500, 1, 1, 7]}
     generate = model.generate
 
     def timed_generate(**settings):
@@ -28,8 +28,8 @@ def test_thinking_and_not_thinking_take_turns(monkeypatch):
     monkeypatch.setattr(model, "generate", timed_generate)
     monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
     result = latency.measure_latency(model, processor, histories, num_users=10, num_beams=5)
-    measured = [(thoughts, size, 5, False) for thoughts in (2, 0) for size in (4, 4, 2)]
-    assert calls == [(2, 4, 5, False), (0, 4, 5, False), *measured * 3]
+    measured = [(thoughts, size, 5, False) for thoughts in (None, 0) for size in (4, 4, 2)]
+    assert calls == [(None, 4, 5, False), (0, 4, 5, False), *measured * 3]
     assert result == latency.Latency(thinking=3 * 2 / 10, not_thinking=3 * 1 / 10, num_thoughts=2, num_users=10)
     assert result.overhead == pytest.approx(1.0)
     assert model.training
