@@ -158,7 +158,11 @@ def write_from_endpoint(train: Dataset, items: Dataset, args: TeacherArguments) 
         dry_run(make_questions(train, rows, text), len(rows), args)
         return 0
     with tqdm(total=len(rows), desc="asking", unit="text") as bar:
-        outcome = teacher.ask_all(make_questions(train, rows, text), output, rejected, on_done=bar.update)
+        try:
+            outcome = teacher.ask_all(make_questions(train, rows, text), output, rejected, on_done=bar.update)
+        except KeyboardInterrupt:
+            print(f"\nInterrupted. All answers so far are in {output}; give the same command again to go on.")
+            return 130
     before = len(row_of) - len(rows)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(outcome.rejected.items()))
     print(
