@@ -108,7 +108,7 @@ class RecTrainer(ValidatingTrainer):
         self.train_sampler: EpochSampler | None = None
         self.means = RunningMeans()
         self.global_counts: dict[str, torch.Tensor] = {}  # of the global batch, by name
-        depth_policy = self.accelerator.unwrap_model(self.model).depth_policy
+        depth_policy = getattr(self.accelerator.unwrap_model(self.model), "depth_policy", None)
         if depth_policy is not None and not self.trains_depth_policy:
             depth_policy.requires_grad_(False)
         self.add_callback(SetEpochCallback(self))
