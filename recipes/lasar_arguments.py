@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lasar_stages import ANCHORS, DEFAULT_STAGES, plan
+from protocol_arguments import ProtocolArguments
 from training_setup import ScratchArguments
 from trl import ModelConfig
 
-from hf_latentrec.evaluation import PROTOCOLS
 from hf_latentrec.trainer import LASARGRPOConfig
 
 
@@ -68,7 +68,7 @@ class CoTArguments:
 
 
 @dataclass
-class LasarStageArguments:
+class LasarStageArguments(ProtocolArguments):
     """Stages and tests. Reinforcement learning takes the plain names (learning_rate, max_steps, ...)."""
 
     stages: list[str] = field(
@@ -106,24 +106,13 @@ class LasarStageArguments:
     eval_users: int | None = field(
         default=None, metadata={"help": "Test this many users, drawn at random, always the same; default: all."}
     )
-    eval_protocols: list[str] = field(
-        default_factory=lambda: list(PROTOCOLS),
-        metadata={
-            "help": "Rank the whole catalog ('nothing filtered'), or without the user's history ('seen items "
-            "excluded'); one of them takes half the time of both.",
-            "choices": list(PROTOCOLS),
-        },
-    )
     force_thoughts: list[int] = field(
         default_factory=list,
         metadata={"help": "Also test stages that think with each of these depths for all users (Force-N); 0: none."},
     )
 
     def __post_init__(self):
-        if unknown := [name for name in self.eval_protocols if name not in PROTOCOLS]:  # argparse sees no config file
-            raise ValueError(f"eval_protocols holds {unknown[0]!r}; choose from {tuple(PROTOCOLS)}")
-        if not self.eval_protocols:
-            raise ValueError(f"eval_protocols is empty, so nothing would be tested; choose from {tuple(PROTOCOLS)}")
+        super().__post_init__()
         if negative := [depth for depth in self.force_thoughts if depth < 0]:
             raise ValueError(f"force_thoughts holds {negative[0]}; pass depths from 0 (no thoughts) to num_thoughts")
         for name in ("eval_users", "validation_users"):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from protocol_arguments import ProtocolArguments
 from training_setup import DataArguments, ScratchArguments
 from trl import ModelConfig
-
-from hf_latentrec.evaluation import PROTOCOLS
 
 
 TEST_DECODERS = ("constrained", "grounding")
@@ -60,7 +59,7 @@ class TitleModelArguments(ScratchArguments, ModelConfig):
 
 
 @dataclass
-class TitleStageArguments:
+class TitleStageArguments(ProtocolArguments):
     """Fine-tuning and tests. Reinforcement learning takes the plain names (learning_rate, max_steps, ...)."""
 
     sft_num_train_epochs: float = field(default=15.0, metadata={"help": "Epochs of fine-tuning at most."})
@@ -99,14 +98,6 @@ class TitleStageArguments:
             "choices": ["vocabulary", "catalog"],
         },
     )
-    eval_protocols: list[str] = field(
-        default_factory=lambda: list(PROTOCOLS),
-        metadata={
-            "help": "Rank the whole catalog ('nothing filtered'), or without the user's history ('seen items "
-            "excluded'); one of them takes half the time of both.",
-            "choices": list(PROTOCOLS),
-        },
-    )
     eval_num_beams: int = field(default=10, metadata={"help": "Beams per user in evaluation."})
     eval_batch_size: int = field(default=64, metadata={"help": "Users per process and batch in evaluation."})
     validation_users: int = field(
@@ -121,12 +112,11 @@ class TitleStageArguments:
     )
 
     def __post_init__(self):
-        for name, known in (("decoders", TEST_DECODERS), ("eval_protocols", tuple(PROTOCOLS))):
-            values = getattr(self, name)
-            if unknown := [value for value in values if value not in known]:  # argparse does not see config files
-                raise ValueError(f"{name} holds {unknown[0]!r}; choose from {known}")
-            if not values:
-                raise ValueError(f"{name} is empty, so nothing would be tested; choose from {known}")
+        super().__post_init__()
+        if unknown := [name for name in self.decoders if name not in TEST_DECODERS]:
+            raise ValueError(f"decoders holds {unknown[0]!r}; choose from {TEST_DECODERS}")
+        if not self.decoders:
+            raise ValueError(f"decoders is empty, so nothing would be tested; choose from {TEST_DECODERS}")
         if not self.length_penalty:
             raise ValueError("length_penalty is empty; give one value at least, validation decodes with the first")
 

@@ -1,0 +1,30 @@
+"""How the recipes are told what to rank in tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hf_latentrec.evaluation import PROTOCOLS
+
+
+@dataclass
+class ProtocolArguments:
+    """Which protocols of evaluation are run."""
+
+    eval_protocols: list[str] = field(
+        default_factory=lambda: list(PROTOCOLS),
+        metadata={
+            "help": "Rank the whole catalog ('nothing filtered'), or without the user's history ('seen items "
+            "excluded'); one of them takes half the time of both.",
+            "choices": list(PROTOCOLS),
+        },
+    )
+
+    def __post_init__(self):
+        if unknown := [name for name in self.eval_protocols if name not in PROTOCOLS]:  # argparse sees no config file
+            raise ValueError(f"eval_protocols holds {unknown[0]!r}; choose from {tuple(PROTOCOLS)}")
+        if not self.eval_protocols:
+            raise ValueError(f"eval_protocols is empty, so nothing would be tested; choose from {tuple(PROTOCOLS)}")
+
+
+__all__ = ["ProtocolArguments"]
