@@ -14,6 +14,7 @@ from hf_latentrec.models.latent_reasoning.configuration_latent_reasoning import 
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.models.latent_reasoning.modeling_latent_reasoning import Qwen3ForLatentReasoningRec
 from hf_latentrec.trainer import FLRGRPOTrainer, ThoughtGRPOTrainer
+from tests.trainer.memory_anchors import SEGMENTS, MemoryAnchors
 from tests.trainer.thought_runs import TITLES, collate_titles
 
 
@@ -76,6 +77,18 @@ def make_model() -> Callable[..., Qwen3ForLatentReasoningRec]:
         return Qwen3ForLatentReasoningRec(config)
 
     return make
+
+
+@pytest.fixture
+def rows(toy) -> list[dict[str, Any]]:
+    """The toy users with an item id as target, by which anchors are found."""
+    return [dict(row, target=f"i{index}") for index, row in enumerate(toy.rows)]
+
+
+@pytest.fixture
+def anchors(rows) -> MemoryAnchors:
+    """Anchors of the toy users' texts."""
+    return MemoryAnchors.draw([(row["user_id"], row["target"]) for row in rows], SEGMENTS, hidden_size=16)
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ import numpy as np
 import torch
 
 
+ADAPTIVE = {"reasoner": "feedback", "num_thoughts": 3, "adaptive_depth": True}
+SEGMENTS = [0, 1, 2, 3, 5, 1, 2, 3]  # of the toy users; the model has 3 thoughts at most
+
+
 class MemoryAnchors:
     """Anchors [S, D] by user and target."""
 

@@ -11,12 +11,10 @@ from datasets import Dataset
 from hf_latentrec.models.latent_reasoning.depth_policy import draw_depths
 from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, ndcg_reward, rule_reward
 from hf_latentrec.trainer.grpo_trainer import seeded_generator
-from tests.trainer.memory_anchors import MemoryAnchors
+from tests.trainer.memory_anchors import ADAPTIVE, MemoryAnchors
 from tests.trainer.test_thought_losses import slow_alignment, slow_softmax
 
 
-ADAPTIVE = {"reasoner": "feedback", "num_thoughts": 3, "adaptive_depth": True}
-SEGMENTS = [0, 1, 2, 3, 5, 1, 2, 3]  # of the toy users
 OFF = {"beta": 0.0, "reinforce_coef": 0.0, "terminal_kl_weight": 0.0}
 
 
@@ -32,16 +30,6 @@ class Recorder(LASARGRPOTrainer):
         kept = {name: None if grad is None else grad.clone() for name, grad in gradients.items()}
         self.__dict__.setdefault("gradients", []).append(kept)
         return super()._clip_grad_norm(model)
-
-
-@pytest.fixture
-def rows(toy):
-    return [dict(row, target=f"i{index}") for index, row in enumerate(toy.rows)]
-
-
-@pytest.fixture
-def anchors(rows):
-    return MemoryAnchors.draw([(row["user_id"], row["target"]) for row in rows], SEGMENTS, hidden_size=16)
 
 
 @pytest.fixture

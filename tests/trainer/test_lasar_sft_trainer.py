@@ -11,22 +11,8 @@ from peft import LoraConfig
 
 from hf_latentrec.trainer import LASARSFTConfig, LASARSFTTrainer, merge_lora
 from tests.tiny import make_tiny_recommender
-from tests.trainer.memory_anchors import MemoryAnchors
+from tests.trainer.memory_anchors import ADAPTIVE, MemoryAnchors
 from tests.trainer.test_thought_losses import slow_alignment
-
-
-ADAPTIVE = {"reasoner": "feedback", "num_thoughts": 3, "adaptive_depth": True}
-SEGMENTS = [0, 1, 2, 3, 5, 1, 2, 3]  # of the toy users; the model has 3 thoughts at most
-
-
-@pytest.fixture
-def rows(toy):
-    return [dict(row, target=f"i{index}") for index, row in enumerate(toy.rows)]
-
-
-@pytest.fixture
-def anchors(rows):
-    return MemoryAnchors.draw([(row["user_id"], row["target"]) for row in rows], SEGMENTS, hidden_size=16)
 
 
 @pytest.fixture
