@@ -71,14 +71,23 @@ def check_depths(depths: torch.Tensor, branches: torch.Tensor, shallowest: int) 
         )
 
 
+def check_fixed_slot(refines_in_place: bool) -> None:
+    """Whether prompts may have depths of their own: not where one thought is refined in its slot."""
+    if refines_in_place:
+        raise ValueError(
+            "num_thoughts gives prompts depths of their own, but reasoner 'factorized_attention' refines one thought; "
+            "pass a number"
+        )
+
+
 def check_thought_samples(
     thought_noise: torch.Tensor, input_ids: torch.Tensor, num_thoughts: int, adaptive_depth: bool
 ) -> None:
     """Whether samples of a thought fit the prompts, and there is a thought that is everybody's last."""
     if adaptive_depth:
         raise ValueError(
-            "thought_noise is given to a model with adaptive_depth, where prompts differ in which thought is the "
-            "last; train it with LASARGRPOTrainer, or load it with a fixed depth"
+            "thought_noise is given where prompts have depths of their own (adaptive_depth, or num_thoughts as a "
+            "tensor) and differ in which thought is the last; train with LASARGRPOTrainer, or use a fixed depth"
         )
     if thought_noise.dim() != 3 or len(thought_noise) != len(input_ids):
         raise ValueError(
@@ -208,6 +217,7 @@ __all__ = [
     "check_answers",
     "check_depth_request",
     "check_depths",
+    "check_fixed_slot",
     "check_generation",
     "check_grounding",
     "check_item_embeddings",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache
 
-from .argument_checks import check_depths
+from .argument_checks import check_depths, check_fixed_slot
 from .depth_policy import draw_depths
 from .thought_state import ThoughtState
 from .tree_attention import (
@@ -239,6 +239,7 @@ class LatentBranchingMixin:
         if isinstance(num_thoughts, int):
             return state, num_thoughts
         if num_thoughts is not None:
+            check_fixed_slot(self.config.reasoner_config.refines_in_place)
             depths_BK = num_thoughts
         elif self.depth_policy is None:
             return state, self.config.num_thoughts

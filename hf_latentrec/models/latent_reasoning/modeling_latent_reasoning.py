@@ -167,10 +167,8 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
         if isinstance(num_thoughts, torch.Tensor) and branch_starts is None:
             num_thoughts = num_thoughts[:, None]
         if thought_noise is not None:
-            settings = self.config.reasoner_config
-            check_noise(
-                thought_noise, input_ids, labels, branch_starts, settings.num_thoughts, settings.adaptive_depth
-            )
+            has_depths = self.depth_policy is not None or isinstance(num_thoughts, torch.Tensor)
+            check_noise(thought_noise, input_ids, labels, branch_starts, self.config.num_thoughts, has_depths)
             if labels.dim() == 2:
                 labels = labels[:, None].expand(-1, thought_noise.shape[1], -1)
         labels_BGT = labels[:, None] if labels is not None and labels.dim() == 2 else labels

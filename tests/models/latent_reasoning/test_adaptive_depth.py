@@ -225,6 +225,12 @@ def test_errors(adaptive, make_model, catalog_trie):
         model(PROMPTS, MASK, labels=ANSWERS, num_thoughts=torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match="which thought is the last"):
         model(PROMPTS, MASK, labels=ANSWERS, thought_noise=torch.zeros(2, 3, 32))
+    fixed = make_model(num_thoughts=2)
+    with pytest.raises(ValueError, match="which thought is the last"):
+        fixed(PROMPTS, MASK, labels=ANSWERS, thought_noise=torch.zeros(2, 3, 32), num_thoughts=torch.tensor([1, 2]))
+    factors = make_model(num_thoughts=1, reasoner="factorized_attention")
+    with pytest.raises(ValueError, match="'factorized_attention' refines one thought"):
+        factors.generate(PROMPTS, MASK, item_trie=catalog_trie, num_thoughts=torch.tensor([1, 1]))
     noise = torch.rand(2)
     with pytest.raises(ValueError, match="num_thoughts is given, too"):
         model.generate(PROMPTS, MASK, item_trie=catalog_trie, num_thoughts=2, depth_noise=noise)
