@@ -27,8 +27,8 @@ class SequentialDataArguments(InteractionArguments):
     text_encoder: str = field(
         default="words",
         metadata={
-            "help": "What makes embeddings of the items' text for tedrec: 'words' (hashed, weighted by rarity) needs no "
-            "model; else a model of sentence embeddings, by its hub id or folder."
+            "help": "What makes embeddings of the items' text for tedrec: 'words' (hashed, weighted by rarity) needs "
+            "no model; else a model of sentence embeddings, by its hub id or folder."
         },
     )
 
@@ -94,9 +94,7 @@ class SequentialModelArguments:
 class SequentialTestArguments(ProtocolArguments):
     """Validation and tests."""
 
-    cutoffs: list[int] = field(
-        default_factory=lambda: [5, 10, 20], metadata={"help": "K of HR@K and NDCG@K."}
-    )
+    cutoffs: list[int] = field(default_factory=lambda: [5, 10, 20], metadata={"help": "K of HR@K and NDCG@K."})
     eval_batch_size: int = field(default=1024, metadata={"help": "Users per process and batch in evaluation."})
     validation_users: int | None = field(
         default=None, metadata={"help": "Users of validation, drawn at random, always the same; default: all."}
@@ -126,7 +124,15 @@ class SequentialRunConfig(SequentialTrainingConfig):
     )
     num_train_epochs: float = field(default=30.0, metadata={"help": "Epochs at most."})
     per_device_train_batch_size: int = field(
-        default=64, metadata={"help": "Rows of a batch: histories with all their targets, where they are packed."}
+        default=64,
+        metadata={"help": "Rows of a batch of causal models, where a row is a history with all its targets."},
+    )
+    unpacked_batch_size: int = field(
+        default=512,
+        metadata={
+            "help": "Rows of a batch of models that look at the whole window, where a row is one history and its next "
+            "item."
+        },
     )
     early_stopping_patience: int | None = field(
         default=3, metadata={"help": "Stop after this many epochs in a row without a better NDCG@10 of validation."}
