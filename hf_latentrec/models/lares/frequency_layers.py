@@ -16,8 +16,8 @@ def to_window(input_ids: torch.Tensor, window: int, position_ids: torch.Tensor |
     """
     Move right-padded rows into a window of fixed size, whose last slot holds the newest item.
 
-    A Fourier transform depends on the number of its samples, and so would a result on the padding; in a fixed window it
-    depends on the row alone.
+    A Fourier transform depends on the number of its samples, and so would a result on the padding; in a fixed window
+    it depends on the row alone.
 
     ```
     a b c 0 0   window 4   ->   0 a b c

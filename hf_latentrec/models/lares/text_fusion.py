@@ -21,7 +21,8 @@ class TextAdaptor(nn.Module):
     Text embeddings in the model's width, told apart by where they stand: a mixture of experts, each of which shifts an
     embedding by a learned vector of its slot and projects it (Xu et al. 2024, Eq. 1 to 3):
 
-    $$t'_j = \sum_k g_k (t_j + s_{j,k}) W_k,\quad g = \mathrm{softmax}(t_j W_g + \epsilon\,\mathrm{softplus}(t_j W_n))$$
+    $$t'_j = \sum_k g_k (t_j + s_{j,k}) W_k,\quad
+    g = \mathrm{softmax}(t_j W_g + \epsilon\,\mathrm{softplus}(t_j W_n))$$
 
     with normal noise $\epsilon$ while training.
 
@@ -61,7 +62,8 @@ class TextAdaptor(nn.Module):
 class TextFusion(nn.Module):
     r"""
     Sequence-level fusion of the item embeddings e and the adapted texts t' of a window (Xu et al. 2024, Eq. 4 to 8).
-    Along the window a product of spectra is a circular convolution, so every slot takes in ids and texts of all others:
+    Along the window a product of spectra is a circular convolution, so every slot takes in ids and texts of all
+    others:
 
     $$u = \mathcal{F}^{-1}(\mathcal{F}(e) \odot w),\quad
     v = \mathcal{F}^{-1}(\mathcal{F}(e) \odot \mathcal{F}(t')),\quad
@@ -97,8 +99,8 @@ class TextFusion(nn.Module):
         size = self.texts.shape[1]
         if texts.shape != (len(is_cold), size):
             raise ValueError(
-                f"TextFusion: texts have shape {tuple(texts.shape)}, but there are {len(is_cold)} items and text_size is "
-                f"{size}; pass one embedding per item"
+                f"TextFusion: texts have shape {tuple(texts.shape)}, but there are {len(is_cold)} items and text_size "
+                f"is {size}; pass one embedding per item"
             )
         if not texts.isfinite().all():
             row = int(texts.isfinite().all(-1).int().argmin())
@@ -124,7 +126,7 @@ class TextFusion(nn.Module):
         return 2 * (filtered * self.id_gate(filtered).sigmoid() + fused * self.fusion_gate(fused).sigmoid())
 
     def item_vectors(self, id_weight: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
-        """What items [I, D] (or a slice of their rows) are scored by: the embedding, where there is one, and the text."""
+        """What items [I, D] (or a slice of their rows) are scored by: the embedding, if there is one, and the text."""
         ids, has_id, texts = id_weight[1:][items], self.has_id[1:][items], self.texts[1:][items]
         return ids * has_id[:, None] + self.item_projection(texts)
 

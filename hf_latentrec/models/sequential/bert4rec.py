@@ -46,14 +46,14 @@ class BERT4RecConfig(SequentialConfig):
 
 class BERT4RecForSequentialRecommendation(EmbeddingRecommender):
     """
-    A transformer without a causal mask (Sun et al. 2019). It recommends by the state of a hidden item that is put behind
-    the history, through a projection and with a bias per item (Eq. 7).
+    A transformer without a causal mask (Sun et al. 2019). It recommends by the state of a hidden item that is put
+    behind the history, through a projection and with a bias per item (Eq. 7).
 
     In training the rows are read as usual, one history and its next item each; the model hides items of the two itself
-    (every item with `mask_probability` and one at least, or only the newest), and learns the hidden ones (Eq. 8). Their
-    mean loss counts once per label of the batch, so that neither the number of hidden items nor that of processes
-    changes the size of a gradient. What stands for a hidden item is a vector of its own, not a row of the item
-    embeddings: those may grow.
+    (every item with `mask_probability` and one at least, or only the newest), and learns the hidden ones (Eq. 8).
+    Their mean loss counts once per label of the batch, so that neither the number of hidden items nor that of
+    processes changes the size of a gradient. What stands for a hidden item is a vector of its own, not a row of the
+    item embeddings: those may grow.
 
     Args:
         config ([`BERT4RecConfig`]): of the model.
@@ -137,7 +137,7 @@ class BERT4RecForSequentialRecommendation(EmbeddingRecommender):
         if labels is None or not self.training:
             return super().forward(input_ids, position_ids, labels, num_items_in_batch, **kwargs)
         if kwargs.get("view_input_ids") is not None:
-            raise ValueError("BERT4Rec: views are given, but it is trained on hidden items; leave contrastive losses out")
+            raise ValueError("BERT4Rec: views are given, but it learns hidden items; leave contrastive losses out")
         sequences, newest = self.with_label(input_ids, labels)
         hidden = self.draw_hidden(sequences, newest)
         states = self.encode_hidden(sequences, hidden)[hidden]

@@ -37,8 +37,8 @@ class CaserConfig(SequentialConfig):
 
 class CaserForSequentialRecommendation(WholeWindow, SequentialRecommender):
     r"""
-    The window's embeddings $E$ [W, D] as an image (Tang & Wang 2018, Eq. 3 to 8): horizontal filters $F$ [h, D] of every
-    height h = 1..W slide over its rows, `max_t relu(E[t:t+h] * F + b)`, vertical ones weigh its rows,
+    The window's embeddings $E$ [W, D] as an image (Tang & Wang 2018, Eq. 3 to 8): horizontal filters $F$ [h, D] of
+    every height h = 1..W slide over its rows, `max_t relu(E[t:t+h] * F + b)`, vertical ones weigh its rows,
     `sum_t v_t E[t]`, and a layer with relu makes the state of both.
 
     The paper adds an embedding of the user; here users are known by their history alone, as for every other model, and

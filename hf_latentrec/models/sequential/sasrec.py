@@ -23,9 +23,9 @@ class SASRecConfig(SequentialConfig):
 
 class SASRecForSequentialRecommendation(EmbeddingRecommender):
     """
-    A causal transformer over item and position embeddings, which scores an item by the product of its embedding and the
-    state of the newest item (Kang & McAuley 2018, Eq. 1 to 6). Its layers normalize after every block, as in RecBole and
-    the papers that compare with it, where the original normalizes before.
+    A causal transformer over item and position embeddings, which scores an item by the product of its embedding and
+    the state of the newest item (Kang & McAuley 2018, Eq. 1 to 6). Its layers normalize after every block, as in
+    RecBole and the papers that compare with it, where the original normalizes before.
 
     CL4SRec and DuoRec are this model, trained with a contrastive loss: see `SequentialTrainingConfig.contrastive`.
 

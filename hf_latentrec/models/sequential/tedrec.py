@@ -47,8 +47,8 @@ class TedRecConfig(SequentialConfig):
 
 class TedRecForSequentialRecommendation(WholeWindow, EmbeddingRecommender):
     """
-    Ids and texts of a window are fused in the frequency domain ([`TextFusion`]); causal self-attention follows, and the
-    cosine of a state and an item's vector, divided by a temperature, is the item's score.
+    Ids and texts of a window are fused in the frequency domain ([`TextFusion`]); causal self-attention follows, and
+    the cosine of a state and an item's vector, divided by a temperature, is the item's score.
 
     The paper scores by item embeddings alone, so that an item without a past has none. Here an item's vector is its
     embedding and a projection of its text, and that of a cold item its text alone: it can be recommended.
