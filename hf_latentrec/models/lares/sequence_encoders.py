@@ -77,8 +77,22 @@ class TransformerLayer(nn.Module):
         Returns:
             `torch.Tensor` [B, L, D].
         """
-        B, L, D = hidden_BLD.shape
-        query, key, value = self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return self.feed_forward(self.attend(hidden_BLD, *self.project(hidden_BLD), mask))
+
+    def project(self, hidden_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, each [B, heads, L, D / heads]."""
+        B, L, _ = hidden_BLD.shape
+        return self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+
+    def attend(
+        self,
+        hidden_BLD: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The attention block alone: [B, L, D] and what [`project`] gave → [B, L, D]; there may be further keys."""
         attended = F.scaled_dot_product_attention(
             query,
             key,
@@ -87,8 +101,8 @@ class TransformerLayer(nn.Module):
             is_causal=mask is None,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
-        attended = self.out(attended.transpose(1, 2).reshape(B, L, D))
-        return self.feed_forward(self.attention_norm(hidden_BLD + self.dropout(attended)))
+        attended = self.out(attended.transpose(1, 2).flatten(2))
+        return self.attention_norm(hidden_BLD + self.dropout(attended))
 
 
 class FeedForward(nn.Module):
