@@ -121,7 +121,7 @@ class Search:
         args: SequentialSearchConfig,
     ):
         self.setup, self.stage, self.settings, self.space, self.args = setup, stage, settings, space, args
-        self.folder, self.metric = Path(args.output_dir, stage.name), args.metric_for_best_model
+        self.folder, self.metric = Path(args.output_dir, stage.name), args.metric_for_best_model.removeprefix("eval_")
         config = setup.config(stage, settings)
         own = {f.name for f in fields(config)} - set(FIXED)
         known = own | {f.name for f in fields(SequentialTrainingConfig)} - set(FIXED)
