@@ -46,9 +46,8 @@ class WholeWindow:
     def encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
         """The row's one state at every position, [B, L, D]; see [`SequentialRecommender`]."""
         check_one_sequence_per_row(self, position_ids)
-        return self.encode_window(to_window(input_ids, self.config.max_history))[:, None].expand(
-            -1, input_ids.shape[1], -1
-        )
+        state_BD = self.encode_window(to_window(input_ids, self.config.max_history))
+        return state_BD[:, None].expand(-1, input_ids.shape[1], -1)
 
     def encode_window(self, window_ids: torch.Tensor) -> torch.Tensor:
         """
@@ -65,8 +64,8 @@ def check_one_sequence_per_row(model: SequentialRecommender, position_ids: torch
     """Raises a `ValueError` where rows may hold several sequences, of which a whole-window model would see one."""
     if position_ids is not None:
         raise ValueError(
-            f"{type(model).__name__} reads one sequence per row, but position_ids are given; leave them out, and build "
-            "its data with SequenceDataset(..., packed=False)"
+            f"{type(model).__name__} reads one sequence per row, but position_ids are given; leave them out, and "
+            "build its data with SequenceDataset(..., packed=False)"
         )
 
 

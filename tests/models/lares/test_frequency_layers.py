@@ -99,6 +99,7 @@ def test_frequency_attention_layer_mixes_both_branches(weight):
     config = make_config(6, frequency_weight=weight, num_attention_heads=2)
     layer, hidden = FrequencyAttentionLayer(config).eval(), torch.randn(2, 6, 4)
     mask = window_mask(torch.tensor([[0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6]]))
+    layer.requires_grad_(False)
     attended = torch.empty_like(hidden)
     for row in range(2):
         for slot in range(6):
