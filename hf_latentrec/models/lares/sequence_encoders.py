@@ -79,14 +79,28 @@ class TransformerLayer(nn.Module):
         Returns:
             `torch.Tensor` [B, L, D].
         """
-        B, L, D = hidden_BLD.shape
-        query, key, value = self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        attended = attend(query, key, value, mask, self.attention_dropout)
-        attended = self.out(attended.transpose(1, 2).reshape(B, L, D))
-        return self.feed_forward(self.attention_norm(hidden_BLD + self.dropout(attended)))
+        return self.feed_forward(self.attend(hidden_BLD, *self.project(hidden_BLD), mask))
+
+    def project(self, hidden_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, each [B, heads, L, D / heads]."""
+        B, L, _ = hidden_BLD.shape
+        return self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+
+    def attend(
+        self,
+        hidden_BLD: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The attention block alone: [B, L, D] and what [`project`] gave → [B, L, D]; there may be further keys."""
+        attended = dropped_attention(query, key, value, mask, self.attention_dropout)
+        attended = self.out(attended.transpose(1, 2).flatten(2))
+        return self.attention_norm(hidden_BLD + self.dropout(attended))
 
 
-def attend(
+def dropped_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, dropout: FastDropout
 ) -> torch.Tensor:
     """
