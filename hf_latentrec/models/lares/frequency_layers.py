@@ -12,7 +12,7 @@ from .sequence_encoders import FeedForward, TransformerLayer
 # B batch, L positions, W slots of the window, F frequencies (W // 2 + 1), D hidden
 
 
-def to_window(input_ids: torch.Tensor, window: int, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+def to_window(input_ids: torch.Tensor, window: int) -> torch.Tensor:
     """
     Move right-padded rows into a window of fixed size, whose last slot holds the newest item.
 
@@ -25,10 +25,9 @@ def to_window(input_ids: torch.Tensor, window: int, position_ids: torch.Tensor |
     ```
 
     Args:
-        input_ids (`torch.Tensor` of shape `[B, L]`): item rows + 1, oldest first; 0 is padding.
+        input_ids (`torch.Tensor` of shape `[B, L]`): item rows + 1, oldest first; 0 is padding at the end of a row,
+            and a hidden item within it.
         window (`int`): slots W.
-        position_ids (`torch.Tensor` of shape `[B, L]`, *optional*): 0, 1, 2, ... from the oldest item on, and 0 at
-            padding. Only they tell the length of a row whose newest items are hidden (0 as well).
 
     Returns:
         `torch.Tensor` of shape `[B, W]`: the newest W items of each row, padded on the left.
@@ -42,17 +41,16 @@ def to_window(input_ids: torch.Tensor, window: int, position_ids: torch.Tensor |
 
     ```
     """
-    lengths = row_lengths(input_ids, position_ids)
+    lengths = row_lengths(input_ids)
     sources = lengths[:, None] + torch.arange(-window, 0, device=input_ids.device)
     ids = input_ids.gather(1, sources.clamp(0, input_ids.shape[1] - 1))
     return ids.masked_fill(sources < 0, 0)
 
 
-def row_lengths(input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
-    """Items of each right-padded row [B], hidden ones included where positions are given."""
+def row_lengths(input_ids: torch.Tensor) -> torch.Tensor:
+    """Items of each right-padded row, [B]."""
     positions = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
-    lengths = (positions * input_ids.ne(0)).amax(1)
-    return lengths if position_ids is None else torch.maximum(lengths, position_ids.amax(1) + 1)
+    return (positions * input_ids.ne(0)).amax(1)
 
 
 def window_mask(window_ids: torch.Tensor) -> torch.Tensor:

@@ -37,16 +37,17 @@ class EmbeddingRecommender(SequentialRecommender):
 
 class WholeWindow:
     """
-    Mixin (first in the list of bases) of a recommender whose layers mix all slots of a window of `max_history` items,
+    Mixin (the first base) of a recommender whose layers mix all slots of a window of `max_history` items,
     so that a row gives one state and not one per prefix. A subclass writes [`encode_window`] in place of [`encode`].
     """
 
     causal = False
 
     def encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """The row's one state at every position, [B, L, D]; arguments as in [`SequentialRecommender`]."""
-        window_ids = to_window(input_ids, self.config.max_history, position_ids)
-        return self.encode_window(window_ids)[:, None].expand(-1, input_ids.shape[1], -1)
+        """The row's one state at every position, [B, L, D]; see [`SequentialRecommender`]."""
+        check_one_sequence_per_row(self, position_ids)
+        state_BD = self.encode_window(to_window(input_ids, self.config.max_history))
+        return state_BD[:, None].expand(-1, input_ids.shape[1], -1)
 
     def encode_window(self, window_ids: torch.Tensor) -> torch.Tensor:
         """
@@ -59,4 +60,13 @@ class WholeWindow:
         raise NotImplementedError
 
 
-__all__ = ["EmbeddingRecommender", "WholeWindow"]
+def check_one_sequence_per_row(model: SequentialRecommender, position_ids: torch.Tensor | None) -> None:
+    """Raises a `ValueError` where rows may hold several sequences, of which a whole-window model would see one."""
+    if position_ids is not None:
+        raise ValueError(
+            f"{type(model).__name__} reads one sequence per row, but position_ids are given; leave them out, and "
+            "build its data with SequenceDataset(..., packed=False)"
+        )
+
+
+__all__ = ["EmbeddingRecommender", "WholeWindow", "check_one_sequence_per_row"]

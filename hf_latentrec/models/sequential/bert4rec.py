@@ -14,8 +14,8 @@ from ..lares.frequency_layers import row_lengths
 from ..lares.item_scores import item_cross_entropy
 from ..lares.item_table import ItemTable
 from ..lares.sequence_encoders import LayerStack, TransformerLayer
-from ..lares.sequential_recommender import SequentialOutput
-from .base import EmbeddingRecommender
+from ..lares.sequential_recommender import IGNORE_INDEX, SequentialOutput
+from .base import EmbeddingRecommender, check_one_sequence_per_row
 
 
 @strict
@@ -91,7 +91,8 @@ class BERT4RecForSequentialRecommendation(EmbeddingRecommender):
 
     def encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
         """The state of a hidden item behind each row, at every position, [B, L, D]; see [`SequentialRecommender`]."""
-        lengths = row_lengths(input_ids, position_ids)
+        check_one_sequence_per_row(self, position_ids)
+        lengths = row_lengths(input_ids)
         rows = torch.arange(len(input_ids), device=input_ids.device)
         hidden = torch.arange(input_ids.shape[1] + 1, device=input_ids.device) == lengths[:, None]
         states = self.encode_hidden(nn.functional.pad(input_ids, (0, 1)), hidden)
@@ -142,11 +143,11 @@ class BERT4RecForSequentialRecommendation(EmbeddingRecommender):
         hidden = self.draw_hidden(sequences, newest)
         states = self.encode_hidden(sequences, hidden)[hidden]
         targets = sequences[hidden]
-        num_labels = labels.ne(-100).sum()
+        num_labels = labels.ne(IGNORE_INDEX).sum()
         if num_items_in_batch is None:
             num_items_in_batch = num_labels
         weight = num_labels / len(targets) / num_items_in_batch
-        return SequentialOutput(loss=self.item_loss(states, targets) * weight, user_states=states)
+        return SequentialOutput(loss=self.item_loss(states, targets) * weight)
 
     def with_label(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each row and its last label behind it: sequences [B, L + 1] and the place of the label [B]."""

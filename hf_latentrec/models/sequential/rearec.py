@@ -176,7 +176,7 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
         negative_ids: torch.Tensor | None = None,
         view_input_ids: torch.Tensor | None = None,
         view_position_ids: torch.Tensor | None = None,
-        view_selected: torch.Tensor | None = None,
+        view_index: torch.Tensor | None = None,
     ) -> SequentialOutput:
         """As [`SequentialRecommender`], with the losses of ERL or PRL as `auxiliary_losses`."""
         if labels is None:
@@ -196,7 +196,7 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
             contrastive = self.contrastive_loss(steps, [twin[has_label] for twin in twins])
             auxiliary = {
                 "progressive": progressive / count,
-                "contrastive": self.config.contrastive_weight * contrastive / count,
+                "thought_contrastive": self.config.contrastive_weight * contrastive / count,
             }
         user_states = self.combine(steps)
         output = SequentialOutput(
@@ -205,13 +205,13 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
             auxiliary_losses=auxiliary,
         )
         if view_input_ids is not None:
-            output.view_states = self.encode(view_input_ids, view_position_ids)[view_selected]
+            output.view_states = self.encode(view_input_ids, view_position_ids).flatten(0, 1)[view_index]
         return output
 
     def progressive_loss(
         self, steps: list[torch.Tensor], targets: torch.Tensor, negative_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """PRL: the objective of the states before the last one, each at its temperature; mean over steps, sum over G."""
+        """PRL: the objective of the earlier states, each at its temperature; mean over steps, sum over G."""
         last = len(steps) - 1
         losses = [
             self.item_loss(state / self.config.temperature_scale ** (last - step), targets, negative_ids)
