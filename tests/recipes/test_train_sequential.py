@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 
 import train_sequential as recipe  # noqa: E402
 from compare_seeds import compare  # noqa: E402
-from sequential_setup import make_items  # noqa: E402
+from sequential_setup import SequentialSetup, make_items  # noqa: E402
 from sequential_stages import plan  # noqa: E402
 from sequential_text import embed_item_text, hashed_words, item_texts  # noqa: E402
 
@@ -189,10 +189,12 @@ def test_what_cannot_work_is_one_clear_error_before_training(data_dir, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_texts_needs_some(tmp_path):
-    (tmp_path / "Toy.inter.json").write_text(json.dumps({str(u): [u, u + 1, u + 2, u + 3] for u in range(9)}))
+def test_a_model_of_texts_needs_some(data_dir, tmp_path):
+    (tmp_path / "events.parquet").write_bytes((data_dir / "events.parquet").read_bytes())
+    pl.read_parquet(data_dir / "items.parquet").drop("title").write_parquet(tmp_path / "items.parquet")
     with pytest.raises(ValueError, match="the items have no text"):
-        run(f"--data_dir={tmp_path}", f"--output_dir={tmp_path / 'out'}", "--model=tedrec", "--cutoffs", "5", "10")
+        run(f"--data_dir={tmp_path}", f"--output_dir={tmp_path / 'out'}", "--model", "sasrec", "tedrec")
+    assert not (tmp_path / "out").exists()
 
 
 def test_popularity_counts_the_training_sequences_once():
@@ -233,8 +235,17 @@ def test_all_text_of_an_item_is_read():
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_configs_are_understood(path):
-    if path.stem.split("_")[0] not in plan():
+def test_configs_are_understood(path, data_dir):
+    model, data = path.stem.rsplit("_", 1)
+    if model not in plan():
         pytest.skip("of another recipe")
-    _, model_args, _, args = TrlParser(recipe.ARGUMENTS).parse_args_and_config(["--config", str(path), "--use_cpu"])
-    assert model_args.model == [path.stem.rsplit("_", 1)[0]] and args.output_dir.startswith("outputs/sequential_")
+    data_args, model_args, test_args, args = TrlParser(recipe.ARGUMENTS).parse_args_and_config(
+        ["--config", str(path), "--use_cpu", f"--data_dir={data_dir}"]
+    )
+    assert model_args.model == [model] and args.output_dir == f"outputs/sequential_{data}"
+    config = SequentialSetup.load(data_args, test_args).config(plan()[model], model_args.given())
+    assert config.hidden_size == 64 and config.dropout == (0.3 if model == "gru4rec" else 0.5)
+
+
+def test_every_model_that_is_trained_has_a_config_for_beauty():
+    assert all((CONFIGS / f"{name}_beauty.yaml").exists() for name, stage in plan().items() if stage.is_trained)
