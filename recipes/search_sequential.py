@@ -33,8 +33,9 @@ from sequential_arguments import (
 )
 from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan
+from training_setup import HelpFormatter
 from training_stages import check_stages, close
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from trl import TrlParser
 
 import hf_latentrec
@@ -140,6 +141,10 @@ class Search:
         values = {name: suggest(trial, name, spec) for name, spec in self.space.items()}
         return {name: value for name, value in values.items() if name not in self.model_names}
 
+    def best_so_far(self, metrics: Mapping[str, float], state: TrainerState) -> float:
+        """What a trial is worth: its best epoch, which training keeps, and not its last one."""
+        return max(metrics[f"eval_{self.metric}"], state.best_metric or 0.0)
+
     def __call__(self, num_trials: int) -> list[Any]:
         """
         Runs what is left of so many trials.
@@ -163,7 +168,7 @@ class Search:
             trainer.add_callback(RemoveCheckpoints())
             trainer.hyperparameter_search(
                 self.hp_space,
-                compute_objective=lambda metrics: max(metrics[f"eval_{self.metric}"], trainer.state.best_metric or 0),
+                compute_objective=lambda metrics: self.best_so_far(metrics, trainer.state),
                 n_trials=num_trials - done,
                 direction="maximize",
                 load_if_exists=True,
@@ -246,4 +251,4 @@ ARGUMENTS = (
 )
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

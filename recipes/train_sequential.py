@@ -26,6 +26,7 @@ from sequential_arguments import (
 )
 from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan
+from training_setup import HelpFormatter
 from training_stages import check_stages, close, describe_outcome, evaluate_protocols, report, run_stages, trained
 from trl import TrlParser
 
@@ -115,4 +116,4 @@ def main(
 ARGUMENTS = (SequentialDataArguments, SequentialModelArguments, SequentialTestArguments, SequentialRunConfig)
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())
