@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .models.lares.configuration_lares import LaresConfig
+from .models.lares.item_table import ItemTable
+from .models.lares.modeling_lares import LaresForSequentialRecommendation, LaresModel
 from .models.latent_reasoning.catalog import ItemCatalog
 from .models.latent_reasoning.configuration_latent_reasoning import (
     LatentReasonerConfig,
@@ -37,10 +40,17 @@ for _config_class, _model_class in _MODELS.items():
     AutoModel.register(_config_class, _model_class)
     AutoProcessor.register(_config_class, LatentRecProcessor)
 
+AutoConfig.register(LaresConfig.model_type, LaresConfig)
+AutoModel.register(LaresConfig, LaresForSequentialRecommendation)
+
 __all__ = [
     "ItemCatalog",
+    "ItemTable",
     "ItemTrie",
     "ItemTrieLogitsProcessor",
+    "LaresConfig",
+    "LaresForSequentialRecommendation",
+    "LaresModel",
     "LatentReasonerConfig",
     "LatentRecProcessor",
     "LlamaForLatentReasoningRec",

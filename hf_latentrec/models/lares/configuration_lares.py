@@ -1,0 +1,75 @@
+"""Configuration of LARES."""
+
+from __future__ import annotations
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_sequential import SequentialConfig
+
+
+AGGREGATIONS = ("add", "concat", "linear")
+BACKBONES = ("sasrec", "fmlp", "bsarec", "tedrec")
+
+
+@strict
+class LaresConfig(SequentialConfig):
+    """
+    Settings of [`LaresForSequentialRecommendation`], beyond those of [`SequentialConfig`] (whose `num_hidden_layers`
+    it replaces by the layers of its two blocks).
+
+    Args:
+        backbone (`str`, *optional*, defaults to `"sasrec"`): what the layers are: `"sasrec"`, `"fmlp"`, `"bsarec"` or
+            `"tedrec"`.
+        num_pre_layers (`int`, *optional*, defaults to 2): layers of the pre-block; 0 leaves it out.
+        num_core_layers (`int`, *optional*, defaults to 2): layers of the recurrent core-block.
+        mean_steps (`int`, *optional*, defaults to 4): reasoning steps at inference, and the parameter of their
+            distribution in training, Eq. 6.
+        depth_sigma (`float`, *optional*, defaults to 0.5): standard deviation of the logarithm in Eq. 6.
+        fixed_depth (`bool`, *optional*, defaults to `False`): train with `mean_steps` steps always.
+        aggregation (`str`, *optional*, defaults to `"add"`): f of Eq. 5, which joins a state T and the pre-block's
+            output H: `"add"`, their mean; `"concat"`, a projection of both side by side; `"linear"`, a weighted sum
+            with a learned weight for every dimension of each.
+        initial_std (`float`, *optional*, defaults to 1.0): standard deviation of the random state T_0; 0 makes it 0.
+        initial_scale (`float`, *optional*, defaults to 3.0): T_0 is multiplied by it.
+
+    Raises:
+        ValueError: as [`SequentialConfig`], or for an unknown backbone or aggregation.
+
+    Example:
+
+    ```python
+    >>> from hf_latentrec import LaresConfig
+
+    >>> LaresConfig(num_items=100, mean_steps=3).mean_steps
+    3
+
+    ```
+    """
+
+    model_type = "lares"
+
+    backbone: str = "sasrec"
+    num_pre_layers: int = 2
+    num_core_layers: int = 2
+    mean_steps: int = 4
+    depth_sigma: float | int = 0.5
+    fixed_depth: bool = False
+    aggregation: str = "add"
+    initial_std: float | int = 1.0
+    initial_scale: float | int = 3.0
+
+    def _check(self) -> None:
+        super()._check()
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"LaresConfig: backbone is {self.backbone!r}; choose one of {BACKBONES}")
+        if self.aggregation not in AGGREGATIONS:
+            raise ValueError(f"LaresConfig: aggregation is {self.aggregation!r}; choose one of {AGGREGATIONS}")
+        for field, least in (("num_pre_layers", 0), ("num_core_layers", 1), ("mean_steps", 1)):
+            if getattr(self, field) < least:
+                raise ValueError(f"LaresConfig: {field} is {getattr(self, field)}; pass {least} or more")
+        for field in ("depth_sigma", "initial_std"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"LaresConfig: {field} is {getattr(self, field)}; pass 0 or more")
+
+
+__all__ = ["AGGREGATIONS", "BACKBONES", "LaresConfig"]

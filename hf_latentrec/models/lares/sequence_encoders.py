@@ -1,0 +1,155 @@
+"""What item-ID recommenders are made of: embeddings of a sequence, and stacks of layers over it.
+
+Shapes: B rows, L positions, D hidden. A row holds one sequence, or several that do not see each other.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .configuration_sequential import SequentialConfig
+
+
+class SequenceEmbeddings(nn.Module):
+    """
+    Item and position embeddings, added, normalized and with dropout.
+
+    Args:
+        config (`SequentialConfig`): of the model.
+
+    Example:
+        >>> embeddings = SequenceEmbeddings(SequentialConfig(num_items=9, hidden_size=4))
+        >>> embeddings(torch.tensor([[3, 9, 0]])).shape
+        torch.Size([1, 3, 4])
+    """
+
+    def __init__(self, config: SequentialConfig):
+        super().__init__()
+        self.items = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=0)
+        self.positions = nn.Embedding(config.max_history, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, L] item rows + 1 (0: padding), and where in its sequence each stands → [B, L, D]."""
+        return self.embed(self.items(input_ids), position_ids)
+
+    def embed(self, items_BLD: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """The same for item vectors [B, L, D] that are there already."""
+        length, most = items_BLD.shape[1], self.positions.num_embeddings
+        if position_ids is None:
+            if length > most:
+                raise ValueError(
+                    f"input_ids hold {length} positions, but the model has {most} (max_history); cut histories to "
+                    "their newest items"
+                )
+            position_ids = torch.arange(length, device=items_BLD.device)
+        return self.dropout(self.norm(items_BLD + self.positions(position_ids)))
+
+
+class TransformerLayer(nn.Module):
+    """
+    Self-attention and a feed-forward block, each with a residual and a normalization after it (SASRec).
+
+    Args:
+        config (`SequentialConfig`): of the model.
+    """
+
+    def __init__(self, config: SequentialConfig):
+        super().__init__()
+        self.num_heads, self.attention_dropout = config.num_attention_heads, config.attention_dropout
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            hidden_BLD (`torch.Tensor` [B, L, D]): states.
+            mask (`torch.BoolTensor` [B, 1, L, L], *optional*): True where a position may attend; by default to itself
+                and everything before it.
+
+        Returns:
+            `torch.Tensor` [B, L, D].
+        """
+        B, L, D = hidden_BLD.shape
+        query, key, value = self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        attended = self.out(attended.transpose(1, 2).reshape(B, L, D))
+        return self.feed_forward(self.attention_norm(hidden_BLD + self.dropout(attended)))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them, dropout, residual and normalization."""
+
+    def __init__(self, config: SequentialConfig):
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., D] → [..., D]."""
+        return self.norm(hidden + self.dropout(self.down(self.activation(self.up(hidden)))))
+
+
+class LayerStack(nn.Module):
+    """
+    Layers of one kind, one after the other.
+
+    Args:
+        layers (`list[nn.Module]`): each called as `layer(hidden [B, L, D], mask)`.
+    """
+
+    def __init__(self, layers: list[nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, L, D] → [B, L, D]."""
+        for layer in self.layers:
+            hidden_BLD = layer(hidden_BLD, mask)
+        return hidden_BLD
+
+
+def sequence_mask(position_ids: torch.Tensor | None) -> torch.Tensor | None:
+    """
+    Who may attend to whom where a row holds several sequences: to itself and to what is before it in its sequence.
+
+    Args:
+        position_ids (`torch.LongTensor` [B, L], *optional*): 0 starts a sequence.
+
+    Returns:
+        `torch.BoolTensor` [B, 1, L, L], or None (plain causal attention) where rows hold one sequence each.
+
+    Example:
+        >>> sequence_mask(torch.tensor([[0, 1, 0]]))[0, 0].int().tolist()
+        [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    if position_ids is None:
+        return None
+    sequence_BL = (position_ids == 0).cumsum(-1)
+    same_BLL = sequence_BL[:, :, None] == sequence_BL[:, None, :]
+    return same_BLL.tril_()[:, None]
+
+
+def last_positions(input_ids: torch.Tensor) -> torch.Tensor:
+    """Index of the last item of each right-padded row, [B]; a row without items gives 0."""
+    return (input_ids.ne(0).sum(-1) - 1).clamp_(min=0)
+
+
+__all__ = ["FeedForward", "LayerStack", "SequenceEmbeddings", "TransformerLayer", "last_positions", "sequence_mask"]
