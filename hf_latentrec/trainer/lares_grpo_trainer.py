@@ -70,7 +70,7 @@ class LaresGRPOTrainer(RecGRPOTrainer):
         has_dropout = not self.args.disable_dropout and max(config.dropout, config.attention_dropout) > 0
         if config.initial_std == 0 and not has_dropout:
             raise ValueError(
-                "LaresGRPOTrainer: initial_std is 0 and there is no dropout, so all rollouts of a sample are the same; "
+                "LaresGRPOTrainer: initial_std is 0 and there is no dropout, so all rollouts of a sample are alike; "
                 "train a model with initial_std above 0"
             )
 
@@ -103,18 +103,14 @@ class LaresGRPOTrainer(RecGRPOTrainer):
             rollouts.append(rollout)
         return rollouts
 
-    def draw_initial_states(
-        self, batches: Sequence[dict[str, Any]], generator: torch.Generator
-    ) -> list[torch.Tensor]:
+    def draw_initial_states(self, batches: Sequence[dict[str, Any]], generator: torch.Generator) -> list[torch.Tensor]:
         """T_0 [B, G, L, D] per micro-batch: its rows of one draw for the global batch."""
         config, num_rollouts = self.model.config, self.args.num_generations
         length = max(config.max_history, *(batch["input_ids"].shape[1] for batch in batches))
 
         def draw(num_rows: int) -> torch.Tensor:
             shape = (num_rows, num_rollouts, length, config.hidden_size)
-            return draw_initial_state(
-                *shape, std=config.initial_std, scale=config.initial_scale, generator=generator
-            )
+            return draw_initial_state(*shape, std=config.initial_std, scale=config.initial_scale, generator=generator)
 
         parts = self.draw_for_global_batch(batches, draw)
         return [
@@ -218,7 +214,7 @@ def judged_items(
 
 @contextmanager
 def same_dropout(model: nn.Module, seed: int | None) -> Iterator[None]:
-    """Whatever the block drops is drawn from a seed, and nothing else draws from it; without one nothing is dropped."""
+    """What the block drops is drawn from a seed, and nothing else draws from it; without one nothing is dropped."""
     if seed is None:
         with eval_mode(model):
             yield
