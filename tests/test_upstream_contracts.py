@@ -427,7 +427,7 @@ def test_trainer_multiplies_the_loss_by_the_number_of_processes(tmp_path, monkey
 
 
 def test_a_trainer_may_declare_how_its_loss_is_scaled():
-    """`RecTrainer` subclasses that return a per-batch mean set `loss_is_scaled_for_ga = False`."""
+    """`LatentTrainer` subclasses that return a per-batch mean set `loss_is_scaled_for_ga = False`."""
     assert Trainer.loss_is_scaled_for_ga is None
 
 

@@ -10,6 +10,8 @@ from .filtering import k_core
 from .loading import load_data, load_events, load_indexed_json, load_recbole, load_sequences
 from .packing import pack_examples
 from .schema import RecData
+from .sequence_collator import SequenceCollator, same_target_view
+from .sequences import SequenceDataset
 from .splitting import split_fingerprint, split_leave_one_out, split_published, split_temporal
 from .synthetic import make_synthetic
 from .validation import validate
@@ -19,6 +21,8 @@ __all__ = [
     "NextItemCollator",
     "PackedHistoryCollator",
     "RecData",
+    "SequenceCollator",
+    "SequenceDataset",
     "k_core",
     "load_data",
     "load_events",
@@ -27,6 +31,7 @@ __all__ = [
     "load_sequences",
     "make_synthetic",
     "pack_examples",
+    "same_target_view",
     "split_fingerprint",
     "split_leave_one_out",
     "split_published",

@@ -13,6 +13,7 @@ from .advantages import (
 )
 from .candidate_groups import candidate_diversity, repair_groups
 from .checkpoints import last_complete_checkpoint
+from .contrastive_losses import info_nce
 from .factor_losses import FactorLossConfig
 from .flr_grpo_config import FLRGRPOConfig
 from .flr_grpo_trainer import FLRGRPOTrainer
@@ -20,10 +21,13 @@ from .flr_sft_config import FLRSFTConfig
 from .flr_sft_trainer import FLRSFTTrainer
 from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
+from .lares_trainer import LaresTrainer, LaresTrainingConfig
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
 from .lasar_sft_config import LASARSFTConfig
 from .lasar_sft_trainer import LASARSFTTrainer
+from .latent_config import LatentConfig
+from .latent_trainer import LatentTrainer
 from .lora import add_lora, added_token_ids, merge_lora
 from .losses import (
     PolicyLoss,
@@ -42,6 +46,8 @@ from .rec_trainer import RecTrainer
 from .reward_baseline import RewardBaseline
 from .rewards import PerplexityReward, hybrid_reward, mean_logps, ndcg_reward, perplexity_reward, rule_reward
 from .sampling import EpochSampler
+from .sequential_config import SequentialTrainingConfig
+from .sequential_trainer import SequentialTrainer
 from .sft_config import LatentSFTConfig
 from .sft_trainer import LatentSFTTrainer
 from .thought_grpo_config import ThoughtGRPOConfig
@@ -69,11 +75,17 @@ __all__ = [
     "LatentSFTTrainer",
     "PerplexityReward",
     "PolicyLoss",
+    "LaresTrainer",
+    "LaresTrainingConfig",
+    "LatentConfig",
     "RecConfig",
     "RecGRPOConfig",
     "RecGRPOTrainer",
+    "LatentTrainer",
     "RecTrainer",
     "RewardBaseline",
+    "SequentialTrainer",
+    "SequentialTrainingConfig",
     "ThoughtGRPOConfig",
     "ThoughtGRPOTrainer",
     "add_lora",
@@ -87,6 +99,7 @@ __all__ = [
     "group_advantage",
     "group_mean",
     "hybrid_reward",
+    "info_nce",
     "kl_k3",
     "last_complete_checkpoint",
     "mean_logps",

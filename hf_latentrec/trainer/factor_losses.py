@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from ..models.latent_reasoning.modeling_outputs import LatentRecOutput
+from .latent_config import LatentConfig
+from .latent_trainer import LatentTrainer
 from .losses import attention_diversity_loss, orthogonality_loss, sparsity_loss, uncertainty_weighted
-from .rec_config import RecConfig
-from .rec_trainer import RecTrainer
 
 
 FACTOR_LOSSES = ("orthogonality", "diversity", "sparsity")  # in the order of the reasoner's `loss_log_variances`
 
 
 @dataclass
-class FactorLossConfig(RecConfig):
+class FactorLossConfig(LatentConfig):
     """
     Which regularizers are on, and how they are weighted.
 
@@ -59,7 +59,7 @@ class FactorLossConfig(RecConfig):
             )
 
 
-class FactorLossMixin(RecTrainer):
+class FactorLossMixin(LatentTrainer):
     """
     Adds the regularizers to a trainer's terms. Each is a mean over the thoughts of the global batch, and over the
     iterations of a thought.

@@ -36,7 +36,7 @@ class FLRGRPOTrainer(FactorLossMixin, ThoughtGRPOTrainer):
         model (`PreTrainedModel`): the policy, with reasoner "factorized_attention". Its state at this moment is also
             the reference, which shares everything but the reasoner.
         args (`FLRGRPOConfig`): settings. Everything but `model.reasoner` is frozen with `train_only_reasoner`.
-        kwargs: as for [`RecTrainer`]; `labels` of a batch are the targets' tokens [B, T]. An item trie is needed.
+        kwargs: as for [`LatentTrainer`]; `labels` of a batch are the targets' tokens [B, T]. An item trie is needed.
 
     Raises:
         ValueError: as [`ThoughtGRPOTrainer`], or for a model without factors.

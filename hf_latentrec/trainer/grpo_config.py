@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .rec_config import RecConfig
+from .latent_config import LatentConfig
 
 
 @dataclass
-class RecGRPOConfig(RecConfig):
+class RecGRPOConfig(LatentConfig):
     """
     Settings of [`RecGRPOTrainer`]. Names and meanings are TRL's.
 

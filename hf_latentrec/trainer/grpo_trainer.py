@@ -16,14 +16,14 @@ from torch import nn
 
 from ..models.latent_reasoning.modeling_outputs import LatentRecOutput
 from .grpo_config import RecGRPOConfig
+from .latent_trainer import LatentTrainer
 from .losses import clipped_policy_loss, group_mean, kl_k3
-from .rec_trainer import RecTrainer
 from .rewards import IGNORE_INDEX
 
 
-class RecGRPOTrainer(RecTrainer):
+class RecGRPOTrainer(LatentTrainer):
     """
-    [`RecTrainer`] for group-relative policy optimization. An algorithm overrides [`roll_out`], which says what is
+    [`LatentTrainer`] for group-relative policy optimization. An algorithm overrides [`roll_out`], which says what is
     compared and what it is worth, and where needed [`prepare_policy`], [`score`] and [`compute_terms`].
 
     An optimizer step rolls out all of its micro-batches before it trains on the first, so that an algorithm may use
@@ -34,7 +34,7 @@ class RecGRPOTrainer(RecTrainer):
         model (`PreTrainedModel`): the policy. Its state at this moment is also the reference, which shares the
             parameters that are frozen.
         args (`RecGRPOConfig`): settings.
-        kwargs: as for [`RecTrainer`].
+        kwargs: as for [`LatentTrainer`].
 
     Raises:
         ValueError: where a reference is wanted of a model that is sharded; while training, where a run is resumed
@@ -122,7 +122,7 @@ class RecGRPOTrainer(RecTrainer):
         return rollouts, num_items
 
     def evaluation_loop(self, *args, **kwargs):
-        """As in [`RecTrainer`]; rollouts are the same each time, and training's random numbers go on as before."""
+        """As in [`LatentTrainer`]; rollouts are the same each time, and training's random numbers go on as before."""
         self._num_evaluated = 0
         with torch.random.fork_rng(devices=[]):  # a data loader draws a seed from the CPU's generator
             return super().evaluation_loop(*args, **kwargs)
@@ -182,7 +182,7 @@ class RecGRPOTrainer(RecTrainer):
     # Loss
 
     def compute_loss(self, model, inputs, *args, **kwargs):
-        """As in [`RecTrainer`], without dropout where it is disabled."""
+        """As in [`LatentTrainer`], without dropout where it is disabled."""
         if self.args.disable_dropout:
             model.eval()
         return super().compute_loss(model, inputs, *args, **kwargs)

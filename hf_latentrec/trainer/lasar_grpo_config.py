@@ -36,7 +36,7 @@ class LASARGRPOConfig(RecGRPOConfig):
         reinforce_n_penalty (`float`, *optional*, defaults to 5e-4): lambda of Eq. 6, what a thought costs.
         reinforce_entropy (`float`, *optional*, defaults to 0.01): eta of Eq. 6, weight of the policy's entropy.
         reinforce_baseline_decay (`float`, *optional*, defaults to 0.9): of the moving average of rewards in Eq. 6.
-        normalize (`str`, *optional*, defaults to `"catalog"`): as in [`RecConfig`], of candidates and ratios.
+        normalize (`str`, *optional*, defaults to `"catalog"`): as in [`LatentConfig`], of candidates and ratios.
         learning_rate (`float`, *optional*, defaults to 1e-5): peak, reached after `warmup_steps`.
         lr_scheduler_type (`str`, *optional*, defaults to `"cosine"`): how the learning rate falls.
         warmup_steps (`float`, *optional*, defaults to 0.08): below 1, a share of all training steps.

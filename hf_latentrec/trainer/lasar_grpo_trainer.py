@@ -59,7 +59,7 @@ class LASARGRPOTrainer(DepthReinforceMixin):
         reward_funcs (`list[Callable]`, *optional*): functions of candidates [B, G, T] and targets [B, T] that return
             rewards [B, G]; by default [`rule_reward`] and [`ndcg_reward`].
         anchors (`AnchorStore`, *optional*): of the training examples' reasoning texts.
-        kwargs: as for [`RecTrainer`]; `labels` of a batch are the targets' tokens [B, T].
+        kwargs: as for [`LatentTrainer`]; `labels` of a batch are the targets' tokens [B, T].
 
     Raises:
         ValueError: where the number of reward weights is not that of rewards, a part lacks what it needs, anchors do

@@ -33,7 +33,7 @@ class LRGRPOTrainer(ThoughtGRPOTrainer):
         model (`PreTrainedModel`): the policy, with at least one thought, of any reasoner. Its state at this moment is
             also the reference.
         args (`LRGRPOConfig`): settings. Everything but `model.reasoner` is frozen with `train_only_reasoner`.
-        kwargs: as for [`RecTrainer`]; `labels` of a batch are the targets' tokens [B, T].
+        kwargs: as for [`LatentTrainer`]; `labels` of a batch are the targets' tokens [B, T].
 
     Raises:
         ValueError: as [`ThoughtGRPOTrainer`], or for a sharded model where answers are generated.

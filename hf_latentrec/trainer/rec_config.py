@@ -1,4 +1,4 @@
-"""Settings that every trainer of recommenders shares."""
+"""Settings that every trainer shares."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ import torch
 from transformers import TrainingArguments
 
 
-NORMALIZATIONS = ("vocabulary", "catalog")
-
-
 @dataclass
 class RecConfig(TrainingArguments):
     """
     Settings of [`RecTrainer`]: those of [`~transformers.TrainingArguments`], with defaults for recommenders.
 
     Args:
-        normalize (`str`, *optional*, defaults to `"vocabulary"`):
-            Over what an answer token's probability is normalized: `"vocabulary"`, or `"catalog"`, the tokens that
-            continue to an item at this place. `"catalog"` needs an item trie.
         early_stopping_patience (`int`, *optional*):
             Stop after this many evaluations in a row that do not beat the best one in `metric_for_best_model`. Needs
             `load_best_model_at_end` and an `eval_strategy`.
 
     These defaults differ from [`~transformers.TrainingArguments`]: `logging_steps` 10, `report_to` `"none"`,
     `remove_unused_columns` False (the collator reads the data set's own columns), `label_names` `["labels"]` (the
-    models have other arguments with "label" in their name), `use_cache` True (thoughts and answers attend to the
-    cached prompt), `logging_nan_inf_filter` False (a loss that is not finite stops training),
-    `dataloader_pin_memory` only where there is an accelerator, `ddp_find_unused_parameters` False (every parameter has
-    a gradient in every step), `restore_callback_states_from_checkpoint` True (a resumed run goes on counting the
-    evaluations without a better one).
+    models have other arguments with "label" in their name), `logging_nan_inf_filter` False (a loss that is not finite
+    stops training), `dataloader_pin_memory` only where there is an accelerator, `ddp_find_unused_parameters` False
+    (every parameter has a gradient in every step), `restore_callback_states_from_checkpoint` True (a resumed run goes
+    on counting the evaluations without a better one).
 
     Raises:
         ValueError: for settings that a recommender's trainer would ignore or cannot follow.
@@ -47,9 +40,6 @@ class RecConfig(TrainingArguments):
     )
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "Batch keys that hold labels."}
-    )
-    use_cache: bool = field(
-        default=True, metadata={"help": "Keep True: thoughts and answers attend to the cached prompt."}
     )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Keep False: a loss that is not finite stops training."}
@@ -71,35 +61,15 @@ class RecConfig(TrainingArguments):
             "load_best_model_at_end and an eval_strategy."
         },
     )
-    normalize: str = field(
-        default="vocabulary",
-        metadata={
-            "help": "Over what an answer token's probability is normalized: the 'vocabulary', or the 'catalog', the "
-            "tokens that continue to an item.",
-            "choices": list(NORMALIZATIONS),
-        },
-    )
 
     def __post_init__(self):
         super().__post_init__()
         name = type(self).__name__
-        if self.normalize not in NORMALIZATIONS:
-            raise ValueError(f"{name}: normalize is {self.normalize!r}; choose one of {NORMALIZATIONS}")
         self._check_early_stopping()
         if self.label_smoothing_factor != 0:
             raise ValueError(
                 f"{name}: label_smoothing_factor is {self.label_smoothing_factor}, but the model computes the loss "
                 "without smoothing; leave it 0"
-            )
-        # transformers 5.23 renamed it to activation_checkpointing and keeps the old name as a mirror.
-        if self.gradient_checkpointing:
-            raise ValueError(
-                f"{name}: gradient (activation) checkpointing drops the cache that thoughts and answers attend to; "
-                "leave it off and make per_device_train_batch_size smaller"
-            )
-        if not self.use_cache:
-            raise ValueError(
-                f"{name}: use_cache is False, but thoughts and answers attend to the cache; leave it True"
             )
         if self.remove_unused_columns:
             raise ValueError(
@@ -127,4 +97,4 @@ class RecConfig(TrainingArguments):
             )
 
 
-__all__ = ["NORMALIZATIONS", "RecConfig"]
+__all__ = ["RecConfig"]

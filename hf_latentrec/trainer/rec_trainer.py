@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback
 
-from .lora import add_lora, added_token_ids
 from .rec_config import RecConfig
 from .running_means import RunningMeans
 from .sampling import EpochSampler
@@ -25,15 +24,19 @@ NUM_USERS_IN_ERRORS = 5
 
 class SetEpochCallback(TrainerCallback):
     """
-    Tells the sampler the epoch. On several processes accelerate's loader does not reach a sampler through the batches
-    that it skips after a restart, and would give the first epoch's order again.
+    Tells the epoch to the sampler, and to a collator that draws something. On several processes accelerate's loader
+    does not reach a sampler through the batches that it skips after a restart, and would give the first epoch's order
+    again.
     """
 
     def __init__(self, trainer: RecTrainer):
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
+        epoch = int(state.epoch or 0)
+        self.trainer.train_sampler.set_epoch(epoch)
+        if hasattr(self.trainer.data_collator, "set_epoch"):
+            self.trainer.data_collator.set_epoch(epoch)
 
 
 class RecTrainer(ValidatingTrainer):
@@ -50,35 +53,21 @@ class RecTrainer(ValidatingTrainer):
     Args:
         model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
         args (`RecConfig`): of the class that `config_class` names.
-        item_trie (`ItemTrie`, *optional*): the catalog; by default that of `processing_class`.
         evaluator (`RecEvaluator`, *optional*): of the validation users. `evaluate()` then also returns and logs their
             `eval_HR@K` and `eval_NDCG@K`, with or without an `eval_dataset`, so that
             `metric_for_best_model="NDCG@10"` chooses the best checkpoint.
-        peft_config (`LoraConfig`, *optional*): train LoRA's weights instead of the model's; see [`add_lora`].
-        new_token_ids (`Sequence[int]`, *optional*): with `peft_config`, the tokens whose rows are trained too; by
-            default those that [`add_item_tokens`] gave the tokenizer of `processing_class`.
         kwargs: for [`~transformers.Trainer`]: `data_collator`, `train_dataset`, `eval_dataset`, `processing_class`,
             ... Batches may hold `user_ids` (`list[str]`), which errors name and the model never sees.
 
     Raises:
-        ValueError: for another class of `args`, probabilities over the catalog without an item trie, an evaluator of
-            a sharded model, or settings that [`add_lora`] refuses; while training, for a loss that is not finite.
+        ValueError: for another class of `args`, processes that do not know of each other, or an evaluator of a sharded
+            model; while training, for a loss that is not finite.
     """
 
     config_class: type[RecConfig] = RecConfig
     sampler_class: type[EpochSampler] = EpochSampler
 
-    def __init__(
-        self,
-        model: nn.Module,
-        args: RecConfig,
-        *,
-        item_trie: Any = None,
-        evaluator: Any = None,
-        peft_config: Any = None,
-        new_token_ids: Sequence[int] | None = None,
-        **kwargs,
-    ):
+    def __init__(self, model: nn.Module, args: RecConfig, *, evaluator: Any = None, **kwargs):
         name = type(self).__name__
         if not isinstance(args, self.config_class):
             raise ValueError(f"{name}: args is a {type(args).__name__}; pass a {self.config_class.__name__}")
@@ -90,45 +79,15 @@ class RecTrainer(ValidatingTrainer):
             )
         if args.n_gpu > 1:
             raise ValueError(f"{name}: one process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`")
-        check_reasoner_is_used(model, args)
-        if peft_config is not None:
-            set_seed(args.seed)  # LoRA's first weights are drawn at random
-            if new_token_ids is None:
-                new_token_ids = added_token_ids(kwargs.get("processing_class"))
-            model = add_lora(model, peft_config, new_token_ids)
-        elif new_token_ids is not None:
-            raise ValueError(f"{name}: new_token_ids are given without a peft_config, but all rows are trained then")
         super().__init__(model=model, args=args, evaluator=evaluator, **kwargs)
         # `compute_loss` returns a loss that is divided by the items of the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
-        item_trie = getattr(self.processing_class, "item_trie", None) if item_trie is None else item_trie
-        if item_trie is None and self.needs_item_trie:
-            raise ValueError(f"{name}: no item trie; pass item_trie=..., or a processing_class that has one")
-        self.item_trie = None if item_trie is None else item_trie.to(args.device)
         self.train_sampler: EpochSampler | None = None
         self.means = RunningMeans()
         self.global_counts: dict[str, torch.Tensor] = {}  # of the global batch, by name
-        depth_policy = getattr(self.accelerator.unwrap_model(self.model), "depth_policy", None)
-        if depth_policy is not None and not self.trains_depth_policy:
-            depth_policy.requires_grad_(False)
         self.add_callback(SetEpochCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-
-    @property
-    def needs_item_trie(self) -> bool:
-        """Whether training needs the catalog."""
-        return self.args.normalize == "catalog"
-
-    @property
-    def loss_item_trie(self) -> Any:
-        """What the model's forward gets: the trie where probabilities are normalized over the catalog, else None."""
-        return self.item_trie if self.args.normalize == "catalog" else None
-
-    @property
-    def trains_depth_policy(self) -> bool:
-        """Whether a term of the loss reaches the model's depth policy; where none does, it is frozen."""
-        return False
 
     # Loss
 
@@ -146,11 +105,11 @@ class RecTrainer(ValidatingTrainer):
         Returns:
             `tuple`: terms (weighted, scalar) and the model's output.
         """
-        outputs = model(**inputs, item_trie=self.loss_item_trie, num_items_in_batch=num_items_in_batch)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         return {"cross_entropy": outputs.loss}, outputs
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Items of a batch, over which the loss is a mean: here the answer tokens."""
+        """Items of a batch, over which the loss is a mean: here the labels."""
         return batch["labels"].ne(-100).sum()
 
     def count_others(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -274,16 +233,4 @@ class RecTrainer(ValidatingTrainer):
             (folder / "training_args.json").write_text(self.args.to_json_string(), encoding="utf-8")
 
 
-def check_reasoner_is_used(model: nn.Module, args: RecConfig) -> None:
-    """Raises where DDP would stop in the first step, at weights of a reasoner that is not asked for a thought."""
-    if args.world_size == 1 or args.ddp_find_unused_parameters or model.config.num_thoughts > 0:
-        return
-    if any(parameter.requires_grad for parameter in model.reasoner.parameters()):
-        raise ValueError(
-            "the model's num_thoughts is 0, so no loss reaches the weights of its reasoner, and DDP waits for their "
-            "gradients; call model.reasoner.requires_grad_(False), or load the model with "
-            'reasoner_config={"reasoner": "feedback"}'
-        )
-
-
-__all__ = ["RecTrainer", "SetEpochCallback", "check_reasoner_is_used"]
+__all__ = ["RecTrainer", "SetEpochCallback"]

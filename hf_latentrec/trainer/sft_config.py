@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .rec_config import RecConfig
+from .latent_config import LatentConfig
 
 
 @dataclass
-class LatentSFTConfig(RecConfig):
+class LatentSFTConfig(LatentConfig):
     """
-    Settings of [`LatentSFTTrainer`]; see [`RecConfig`].
+    Settings of [`LatentSFTTrainer`]; see [`LatentConfig`].
 
     Args:
         pack_histories (`bool`, *optional*):

@@ -13,7 +13,7 @@ from ..data.collators import NextItemCollator, PackedHistoryCollator
 from ..data.packing import pack_examples
 from ..data.schema import to_polars
 from ..models.latent_reasoning.processing_latentrec import LatentRecProcessor
-from .rec_trainer import RecTrainer
+from .latent_trainer import LatentTrainer
 from .sft_config import LatentSFTConfig
 
 
@@ -21,7 +21,7 @@ EXAMPLE_COLUMNS = {"user_id", "history", "target"}
 PACKED_COLUMNS = {"items", "targets"}
 
 
-class LatentSFTTrainer(RecTrainer):
+class LatentSFTTrainer(LatentTrainer):
     """
     Cross entropy of the answers: `L_CE` of LASAR section 2.3. The model computes it; stage 1 and stage 2 differ only
     in the model's `num_thoughts`.
@@ -35,7 +35,7 @@ class LatentSFTTrainer(RecTrainer):
         train_dataset, eval_dataset (`datasets.Dataset`, *optional*): examples `user_id, history, target`. They are
             packed and collated here, unless a `data_collator` is given, which then takes the data as they are.
         processing_class (`LatentRecProcessor`, *optional*): tokenizes histories and targets.
-        kwargs: as for [`RecTrainer`].
+        kwargs: as for [`LatentTrainer`].
 
     Raises:
         ValueError: where histories cannot be packed as asked.

@@ -44,7 +44,7 @@ class ThoughtGRPOTrainer(RecGRPOTrainer):
         model (`PreTrainedModel`): the policy, with at least one thought. Its state at this moment is also the
             reference.
         args (`ThoughtGRPOConfig`): settings. Everything but `model.reasoner` is frozen with `train_only_reasoner`.
-        kwargs: as for [`RecTrainer`]; `labels` of a batch are the targets' tokens [B, T].
+        kwargs: as for [`LatentTrainer`]; `labels` of a batch are the targets' tokens [B, T].
 
     Raises:
         ValueError: for a model that does not think, or a reasoner that has nothing to train; while training, for

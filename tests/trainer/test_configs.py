@@ -8,6 +8,7 @@ from trl import GRPOConfig, TrlParser
 from hf_latentrec.trainer import (
     LASARGRPOConfig,
     LASARSFTConfig,
+    LatentConfig,
     LatentSFTConfig,
     LRGRPOConfig,
     RecConfig,
@@ -17,7 +18,9 @@ from hf_latentrec.trainer import (
 
 # The second is its name before transformers 5.23.
 CHECKPOINTING = next(
-    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in RecConfig.__dataclass_fields__
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in LatentConfig.__dataclass_fields__
 )
 
 OF_LASAR_ALONE = {
@@ -30,7 +33,9 @@ OF_LASAR_ALONE = {
 }
 
 
-@pytest.mark.parametrize("config_class", [RecConfig, LatentSFTConfig, LASARSFTConfig, LASARGRPOConfig, LRGRPOConfig])
+@pytest.mark.parametrize(
+    "config_class", [LatentConfig, LatentSFTConfig, LASARSFTConfig, LASARGRPOConfig, LRGRPOConfig]
+)
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -115,7 +120,7 @@ def test_refused_by_lr_grpo(tmp_path, setting, message):
 
 
 def test_grpo_takes_the_names_of_trl():
-    ours = set(LASARGRPOConfig.__dataclass_fields__) - set(RecConfig.__dataclass_fields__)
+    ours = set(LASARGRPOConfig.__dataclass_fields__) - set(LatentConfig.__dataclass_fields__)
     ours = {name for name in ours if name not in OF_LASAR_ALONE}
     assert ours <= set(GRPOConfig.__dataclass_fields__)
     assert len(ours) == 8

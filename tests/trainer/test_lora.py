@@ -12,7 +12,7 @@ from trl import ModelConfig, get_peft_config
 
 from hf_latentrec.data import PackedHistoryCollator
 from hf_latentrec.evaluation import RecEvaluator
-from hf_latentrec.trainer import LatentSFTConfig, LatentSFTTrainer, RecConfig, RecTrainer
+from hf_latentrec.trainer import LatentConfig, LatentSFTConfig, LatentSFTTrainer, LatentTrainer
 from hf_latentrec.trainer.lora import add_lora, added_token_ids, merge_lora, unwrap_lora
 from tests.tiny import make_tiny_recommender
 
@@ -45,9 +45,9 @@ def make_trainer(tmp_path, toy, make_lora_model):
         settings = {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 0.1, "logging_steps": 1, **args}
         settings = {"save_strategy": "no", **settings}
         model = make_lora_model(tie_word_embeddings=tied, initializer_range=0.2)
-        return RecTrainer(
+        return LatentTrainer(
             model,
-            RecConfig(tmp_path / "run", use_cpu=True, disable_tqdm=True, **settings),
+            LatentConfig(tmp_path / "run", use_cpu=True, disable_tqdm=True, **settings),
             data_collator=toy.collate,
             train_dataset=toy.dataset,
             item_trie=toy.trie,
@@ -274,6 +274,6 @@ def test_what_cannot_be_meant_is_refused(make_model, make_trainer, tmp_path):
     with pytest.raises(ValueError, match="run from 3 to 16, but the model has 16 tokens; call model.resize_token_emb"):
         add_lora(make_model(), LoraConfig(), [16, 3])
     with pytest.raises(ValueError, match="new_token_ids are given without a peft_config"):
-        RecTrainer(make_model(), RecConfig(tmp_path, use_cpu=True), new_token_ids=[3])
+        LatentTrainer(make_model(), LatentConfig(tmp_path, use_cpu=True), new_token_ids=[3])
     with pytest.raises(ValueError, match="added_token_ids: processing_class is NoneType"):
         make_trainer(new_token_ids=None)

@@ -13,11 +13,12 @@ from torch.utils.data import BatchSampler
 from transformers import Trainer
 from transformers.modeling_outputs import ModelOutput
 
-from hf_latentrec.trainer import LatentSFTTrainer, RecConfig, RecTrainer
-from hf_latentrec.trainer.rec_trainer import RunningMeans, check_reasoner_is_used
+from hf_latentrec.trainer import LatentConfig, LatentSFTTrainer, LatentTrainer
+from hf_latentrec.trainer.latent_trainer import check_reasoner_is_used
+from hf_latentrec.trainer.running_means import RunningMeans
 
 
-class TwoTerms(RecTrainer):
+class TwoTerms(LatentTrainer):
     """A loss of two terms; the second becomes `value` in the third step, and is half as large in evaluation."""
 
     value = 0.5
@@ -31,7 +32,9 @@ class TwoTerms(RecTrainer):
 
 @pytest.fixture
 def make_trainer(tmp_path, toy, make_model):
-    def make(trainer_class=RecTrainer, dataset=toy.dataset, model=None, processing_class=None, item_trie=None, **args):
+    def make(
+        trainer_class=LatentTrainer, dataset=toy.dataset, model=None, processing_class=None, item_trie=None, **args
+    ):
         settings = {
             "per_device_train_batch_size": 2,
             "logging_steps": 1,
@@ -150,7 +153,7 @@ def test_resumed_run_equals_uninterrupted_run(make_trainer, make_model, strategy
 def test_epochs_differ_in_order(make_trainer):
     seen = []
 
-    class Watch(RecTrainer):
+    class Watch(LatentTrainer):
         def compute_loss(self, model, inputs, *args, **kwargs):
             seen.extend(inputs["user_ids"])
             return super().compute_loss(model, inputs, *args, **kwargs)
@@ -202,13 +205,13 @@ def test_trie_comes_from_the_processor(make_trainer, toy):
         item_trie = toy.trie
 
     assert make_trainer(normalize="catalog", processing_class=Processor()).item_trie.num_leaves == 10
-    with pytest.raises(ValueError, match="RecTrainer: no item trie; pass item_trie=..."):
+    with pytest.raises(ValueError, match="LatentTrainer: no item trie; pass item_trie=..."):
         make_trainer(normalize="catalog")
 
 
 def test_wrong_settings_are_refused(make_model, tmp_path):
-    with pytest.raises(ValueError, match="LatentSFTTrainer: args is a RecConfig; pass a LatentSFTConfig"):
-        LatentSFTTrainer(make_model(), RecConfig(tmp_path, use_cpu=True))
+    with pytest.raises(ValueError, match="LatentSFTTrainer: args is a LatentConfig; pass a LatentSFTConfig"):
+        LatentSFTTrainer(make_model(), LatentConfig(tmp_path, use_cpu=True))
 
 
 def test_grouping_wants_a_length_column(make_trainer, toy):

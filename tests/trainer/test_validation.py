@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
 from hf_latentrec.evaluation import RecEvaluator
-from hf_latentrec.trainer import LatentSFTConfig, LatentSFTTrainer, RecConfig, RecTrainer
+from hf_latentrec.trainer import LatentConfig, LatentSFTConfig, LatentSFTTrainer, LatentTrainer
 from tests.tiny import make_tiny_recommender
 
 
@@ -43,8 +43,8 @@ WATCH = {
 def make_trainer(tmp_path, toy, make_model):
     def make(evaluator=None, eval_dataset=None, folder="run", **args):
         settings = {"per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 8, "learning_rate": 1e-2}
-        config = RecConfig(tmp_path / folder, use_cpu=True, disable_tqdm=True, **{**settings, **WATCH, **args})
-        return RecTrainer(
+        config = LatentConfig(tmp_path / folder, use_cpu=True, disable_tqdm=True, **{**settings, **WATCH, **args})
+        return LatentTrainer(
             make_model(embedding_dropout=0.2),
             config,
             data_collator=toy.collate,
@@ -237,5 +237,5 @@ def test_a_resumed_run_goes_on_counting(make_trainer, stop):
     ],
 )
 def test_early_stopping_that_could_not_work_is_refused(tmp_path, args, message):
-    with pytest.raises(ValueError, match=f"RecConfig: .*{message}"):
-        RecConfig(tmp_path, use_cpu=True, **args)
+    with pytest.raises(ValueError, match=f"LatentConfig: .*{message}"):
+        LatentConfig(tmp_path, use_cpu=True, **args)

@@ -24,8 +24,6 @@ class LaresConfig(SequentialConfig):
         num_core_layers (`int`, *optional*, defaults to 2): layers of the recurrent core-block.
         mean_steps (`int`, *optional*, defaults to 4): reasoning steps at inference, and the parameter of their
             distribution in training, Eq. 6.
-        depth_sigma (`float`, *optional*, defaults to 0.5): standard deviation of the logarithm in Eq. 6.
-        fixed_depth (`bool`, *optional*, defaults to `False`): train with `mean_steps` steps always.
         aggregation (`str`, *optional*, defaults to `"add"`): f of Eq. 5, which joins a state T and the pre-block's
             output H: `"add"`, their mean; `"concat"`, a projection of both side by side; `"linear"`, a weighted sum
             with a learned weight for every dimension of each.
@@ -52,8 +50,6 @@ class LaresConfig(SequentialConfig):
     num_pre_layers: int = 2
     num_core_layers: int = 2
     mean_steps: int = 4
-    depth_sigma: float | int = 0.5
-    fixed_depth: bool = False
     aggregation: str = "add"
     initial_std: float | int = 1.0
     initial_scale: float | int = 3.0
@@ -67,9 +63,8 @@ class LaresConfig(SequentialConfig):
         for field, least in (("num_pre_layers", 0), ("num_core_layers", 1), ("mean_steps", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"LaresConfig: {field} is {getattr(self, field)}; pass {least} or more")
-        for field in ("depth_sigma", "initial_std"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"LaresConfig: {field} is {getattr(self, field)}; pass 0 or more")
+        if self.initial_std < 0:
+            raise ValueError(f"LaresConfig: initial_std is {self.initial_std}; pass 0 or more")
 
 
 __all__ = ["AGGREGATIONS", "BACKBONES", "LaresConfig"]

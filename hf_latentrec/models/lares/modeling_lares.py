@@ -201,7 +201,7 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         negative_ids: torch.Tensor | None = None,
         view_input_ids: torch.Tensor | None = None,
         view_position_ids: torch.Tensor | None = None,
-        view_selected: torch.Tensor | None = None,
+        view_index: torch.Tensor | None = None,
         num_steps: int | None = None,
         intermediate_step: int | None = None,
         view_num_steps: int | None = None,
@@ -241,7 +241,7 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         if view_input_ids is not None:
             steps = num_steps if view_num_steps is None else view_num_steps
             views = self.model(view_input_ids, view_position_ids, steps, view_initial_state, seed)
-            output.view_states = views[-1][view_selected]
+            output.view_states = views[-1].flatten(0, 1)[view_index]
         return output
 
     @torch.inference_mode()

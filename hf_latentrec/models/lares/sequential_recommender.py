@@ -35,7 +35,7 @@ class SequentialOutput(ModelOutput):
         loss (`torch.Tensor`): sum over the labels, divided by `num_items_in_batch`; with labels.
         logits (`torch.Tensor` [B, I]): scores of all items after the last one of each row; without labels.
         user_states (`torch.Tensor` [G, D]): states at the labels, row by row; with labels.
-        view_states (`torch.Tensor` [selected, D]): states of the views where they are selected, row by row.
+        view_states (`torch.Tensor` [selected, D]): states of the views, in the order of `view_index`.
         step_states (`torch.Tensor` [G, D]): states at the labels after an intermediate step (LARES).
         auxiliary_losses (`dict[str, torch.Tensor]`): further terms that a model has, weighted; with labels.
     """
@@ -111,7 +111,7 @@ class SequentialRecommender(PreTrainedModel):
         negative_ids: torch.Tensor | None = None,
         view_input_ids: torch.Tensor | None = None,
         view_position_ids: torch.Tensor | None = None,
-        view_selected: torch.Tensor | None = None,
+        view_index: torch.Tensor | None = None,
         **encoder_kwargs: Any,
     ) -> SequentialOutput:
         """
@@ -126,7 +126,7 @@ class SequentialRecommender(PreTrainedModel):
                 where they are not given.
             view_input_ids, view_position_ids (`torch.LongTensor` [V, Lv], *optional*): further sequences, whose states
                 contrastive losses compare.
-            view_selected (`torch.BoolTensor` [V, Lv], *optional*): which of their states are wanted.
+            view_index (`torch.LongTensor` [selected], *optional*): which of their V * Lv positions are compared.
             encoder_kwargs: of the model's [`encode`].
 
         Returns:
@@ -139,7 +139,8 @@ class SequentialRecommender(PreTrainedModel):
         loss = self.item_loss(user_states, targets, negative_ids) / _count(targets, num_items_in_batch)
         view_states = None
         if view_input_ids is not None:
-            view_states = self.encode(view_input_ids, view_position_ids, **encoder_kwargs)[view_selected]
+            view_states = self.encode(view_input_ids, view_position_ids, **encoder_kwargs)
+            view_states = view_states.flatten(0, 1)[view_index]
         return SequentialOutput(loss=loss, user_states=user_states, view_states=view_states)
 
     def item_loss(

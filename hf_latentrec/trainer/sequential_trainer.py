@@ -1,0 +1,73 @@
+"""The trainer of all item-ID recommenders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.sequence_collator import SequenceCollator, View, same_target_view
+from ..data.sequences import SequenceDataset
+from .contrastive_losses import info_nce
+from .rec_trainer import RecTrainer
+from .sequential_config import SequentialTrainingConfig
+
+
+class SequentialTrainer(RecTrainer):
+    """
+    Next-item training of an item-ID recommender, with a contrastive loss where one is asked for.
+
+    Args:
+        model (`SequentialRecommender`): what is trained.
+        args (`SequentialTrainingConfig`): settings.
+        train_dataset (`SequenceDataset`, *optional*): packed for a causal model, unpacked for one that looks at the
+            whole window.
+        kwargs: as for [`RecTrainer`].
+
+    Raises:
+        ValueError: as [`RecTrainer`]; for another kind of data set, or packed rows for a model that is not causal.
+    """
+
+    config_class = SequentialTrainingConfig
+
+    def __init__(self, model: nn.Module, args: SequentialTrainingConfig, *, train_dataset: Any = None, **kwargs: Any):
+        name = type(self).__name__
+        if train_dataset is not None:
+            if not isinstance(train_dataset, SequenceDataset):
+                raise ValueError(
+                    f"{name}: train_dataset is a {type(train_dataset).__name__}; pass SequenceDataset(examples, items)"
+                )
+            if train_dataset.packed and not model.causal:
+                raise ValueError(
+                    f"{name}: {type(model).__name__} looks at the whole window, so a pass gives the state of one "
+                    "history only; pass SequenceDataset(..., packed=False)"
+                )
+            seed = args.seed if args.data_seed is None else args.data_seed
+            kwargs.setdefault("data_collator", SequenceCollator(train_dataset, self.views(args), seed))
+        super().__init__(model, args, train_dataset=train_dataset, **kwargs)
+
+    def views(self, args: SequentialTrainingConfig) -> Sequence[View | None]:
+        """What the contrastive loss compares; see [`SequenceCollator`]."""
+        if args.contrastive == "duorec":
+            return None, same_target_view
+        return ()
+
+    def compute_terms(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], Any]:
+        """The model's own losses and the contrastive one."""
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        terms = {"recommendation": outputs.loss, **(outputs.auxiliary_losses or {})}
+        if outputs.view_states is not None:
+            similarities = self.compare(*outputs.view_states.chunk(2)).sum() / num_items_in_batch
+            terms["contrastive"] = self.args.contrastive_weight * similarities
+        return terms, outputs
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Contrastive loss of each sample between states [G, D] of two views."""
+        return info_nce(first, second, self.args.temperature, self.args.similarity)
+
+
+__all__ = ["SequentialTrainer"]
