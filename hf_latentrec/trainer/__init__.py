@@ -21,6 +21,8 @@ from .flr_sft_config import FLRSFTConfig
 from .flr_sft_trainer import FLRSFTTrainer
 from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
+from .lares_grpo_config import LaresGRPOConfig
+from .lares_grpo_trainer import LaresGRPOTrainer
 from .lares_trainer import LaresTrainer, LaresTrainingConfig
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
@@ -44,7 +46,18 @@ from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
 from .reward_baseline import RewardBaseline
-from .rewards import PerplexityReward, hybrid_reward, mean_logps, ndcg_reward, perplexity_reward, rule_reward
+from .rewards import (
+    PerplexityReward,
+    hybrid_reward,
+    mean_logps,
+    ndcg_reward,
+    perplexity_reward,
+    rank_ndcg_reward,
+    recall_reward,
+    rule_reward,
+)
+from .rollout_config import RolloutConfig
+from .rollout_trainer import RolloutTrainer
 from .sampling import EpochSampler
 from .sequential_config import SequentialTrainingConfig
 from .sequential_trainer import SequentialTrainer
@@ -75,6 +88,8 @@ __all__ = [
     "LatentSFTTrainer",
     "PerplexityReward",
     "PolicyLoss",
+    "LaresGRPOConfig",
+    "LaresGRPOTrainer",
     "LaresTrainer",
     "LaresTrainingConfig",
     "LatentConfig",
@@ -84,6 +99,8 @@ __all__ = [
     "LatentTrainer",
     "RecTrainer",
     "RewardBaseline",
+    "RolloutConfig",
+    "RolloutTrainer",
     "SequentialTrainer",
     "SequentialTrainingConfig",
     "ThoughtGRPOConfig",
@@ -107,6 +124,8 @@ __all__ = [
     "ndcg_reward",
     "orthogonality_loss",
     "perplexity_reward",
+    "rank_ndcg_reward",
+    "recall_reward",
     "reinforce_loss",
     "repair_groups",
     "rule_reward",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .grpo_config import RecGRPOConfig
+from .rollout_config import RolloutConfig
 
 
 REWARDS = ("recall", "ndcg")
@@ -12,13 +12,13 @@ POLICIES = ("target", "hybrid", "top")
 
 
 @dataclass
-class LaresGRPOConfig(RecGRPOConfig):
+class LaresGRPOConfig(RolloutConfig):
     """
-    Settings of [`LaresGRPOTrainer`]: those of [`RecGRPOConfig`], with the paper's defaults (App. A.3).
+    Settings of [`LaresGRPOTrainer`]: those of [`RolloutConfig`], with the paper's defaults (App. A.3).
 
     Args:
         num_generations (`int`, *optional*, defaults to 4): rollouts of a sample, G; each has an initial state T_0.
-        beta (`float`, *optional*, defaults to 1.0): as in [`RecGRPOConfig`]; the paper chooses from 0.5 and 1.
+        beta (`float`, *optional*, defaults to 1.0): as in [`RolloutConfig`]; the paper chooses from 0.5 and 1.
         reward (`str`, *optional*, defaults to `"recall"`): what the last step's ranking is worth, `"recall"` or
             `"ndcg"`.
         reward_k (`int`, *optional*, defaults to 10): cutoff of the reward; the paper chooses from 5 and 10.
@@ -35,7 +35,7 @@ class LaresGRPOConfig(RecGRPOConfig):
         lr_scheduler_type (`str`, *optional*, defaults to `"constant"`): how the learning rate falls.
 
     Raises:
-        ValueError: as [`RecGRPOConfig`], or for an unknown choice or a count below 1.
+        ValueError: as [`RolloutConfig`], or for an unknown choice or a count below 1.
     """
 
     num_generations: int = field(default=4, metadata={"help": "Rollouts of a sample, G."})

@@ -5,26 +5,27 @@ Shapes: B rows, L positions, D hidden, N samples (labels of the batch, row by ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..models.lares.recurrent_depth import draw_initial_state
+from ..data.sequence_collator import NumberedCollator
 from ..models.lares.rollouts import RolloutOutput
 from .advantages import group_advantage
-from .grpo_trainer import RecGRPOTrainer, eval_mode
+from .initial_states import initial_states
 from .lares_grpo_config import LaresGRPOConfig
 from .losses import clipped_policy_loss, kl_k3
 from .rewards import IGNORE_INDEX, rank_ndcg_reward, recall_reward
+from .rollout_trainer import RolloutTrainer, eval_mode
 
 
 REWARD_FUNCS = {"recall": recall_reward, "ndcg": rank_ndcg_reward}
 
 
-class LaresGRPOTrainer(RecGRPOTrainer):
+class LaresGRPOTrainer(RolloutTrainer):
     r"""
     RPT (LARES, section 2.4): every sample, a history and its next item, is reasoned about G times, from initial states
     T_0 of its own. A rollout's reward is a metric of the last step's ranking, its advantage the z-score within the
@@ -35,7 +36,8 @@ class LaresGRPOTrainer(RecGRPOTrainer):
     All prefixes of a history that a row holds are samples, and the pre-block runs once for all rollouts of a row. The
     loss is a mean over the samples of the global batch and their rollouts. The ratio is that of the joint
     probabilities; the divergence is that of the joint distribution, so its k3 terms are summed over the steps, too.
-    The reference reasons from initial states of its own. Since the judged item is not drawn from the policy, the k3
+    The reference reasons from initial states of its own. An initial state belongs to a step, a sequence and a place in
+    it: neither the number of processes nor the layout of a batch changes it, nor a restart. Since the judged item is not drawn from the policy, the k3
     term is a penalty for moving away from the reference, not an estimate of a divergence.
 
     A group whose rewards are all equal has no advantages, so it adds nothing but its divergence. With Recall@k these
@@ -47,10 +49,11 @@ class LaresGRPOTrainer(RecGRPOTrainer):
     Args:
         model ([`LaresForSequentialRecommendation`]): the policy. Its state at this moment is also the reference.
         args ([`LaresGRPOConfig`]): settings.
-        kwargs: as for [`RecTrainer`]; `train_dataset` is a [`SequenceDataset`], or what is selected of it.
+        train_dataset (`SequenceDataset` or [`SelectedSamples`], *optional*): packed for a causal model.
+        kwargs: as for [`RecTrainer`]; batches are those of a [`NumberedCollator`].
 
     Raises:
-        ValueError: as [`RecGRPOTrainer`], or for a model without random initial states that has no dropout either,
+        ValueError: as [`RolloutTrainer`], or for a model without random initial states that has no dropout either,
             whose rollouts would all be the same.
 
     Example:
@@ -63,6 +66,12 @@ class LaresGRPOTrainer(RecGRPOTrainer):
     """
 
     config_class = LaresGRPOConfig
+
+    def __init__(self, model: nn.Module, args: LaresGRPOConfig, *, train_dataset: Any = None, **kwargs: Any):
+        if train_dataset is not None:
+            kwargs.setdefault("data_collator", NumberedCollator(train_dataset))
+        super().__init__(model, args, train_dataset=train_dataset, **kwargs)
+        self._explores_by_dropout = False
 
     def prepare_policy(self, model: nn.Module) -> None:
         """Raises where all rollouts of a sample would be the same."""
@@ -89,34 +98,20 @@ class LaresGRPOTrainer(RecGRPOTrainer):
         Initial states [B, G, L, D] of every rollout and of the reference, the items [N, G, K] that the policy is
         judged by, and the rollouts' advantages [N, G].
         """
-        initial_states = self.draw_initial_states(batches, generator)
-        reference_states = self.draw_initial_states(batches, generator) if self.args.beta > 0 else initial_states
-        seeds = torch.randint(2**62, (len(batches),), generator=generator).tolist()
+        key, dropout_seed = torch.randint(2**62, (2,), generator=generator).tolist()
         rollouts = []
-        for batch, *states, seed in zip(batches, initial_states, reference_states, seeds, strict=True):
+        for number, batch in enumerate(batches):
             rollout = {name: batch.get(name) for name in ("input_ids", "position_ids", "labels")}
-            rollout |= {"initial_states": states[0], "reference_states": states[1]}
-            # Processes must not drop the same.
-            rollout["dropout_seed"] = seed + self.args.process_index if self._explores_by_dropout else None
+            for stream, name in enumerate(("initial_states", "reference_states")):
+                states = initial_states(batch["token_ids"], self.args.num_generations, self.model.config, key, stream)
+                rollout[name] = states.to(self.args.device)
+            # Neither micro-batches nor processes must drop the same.
+            place = number * self.args.world_size + self.args.process_index
+            rollout["dropout_seed"] = dropout_seed + place if self._explores_by_dropout else None
             rollout["user_ids"] = batch.get("user_ids", ())
             self.add_advantages(rollout, self.run(model, rollout, policy=self.args.policy))
             rollouts.append(rollout)
         return rollouts
-
-    def draw_initial_states(self, batches: Sequence[dict[str, Any]], generator: torch.Generator) -> list[torch.Tensor]:
-        """T_0 [B, G, L, D] per micro-batch: its rows of one draw for the global batch."""
-        config, num_rollouts = self.model.config, self.args.num_generations
-        length = max(config.max_history, *(batch["input_ids"].shape[1] for batch in batches))
-
-        def draw(num_rows: int) -> torch.Tensor:
-            shape = (num_rows, num_rollouts, length, config.hidden_size)
-            return draw_initial_state(*shape, std=config.initial_std, scale=config.initial_scale, generator=generator)
-
-        parts = self.draw_for_global_batch(batches, draw)
-        return [
-            part[:, :, : batch["input_ids"].shape[1]].to(self.args.device)
-            for part, batch in zip(parts, batches, strict=True)
-        ]
 
     def add_advantages(self, rollout: dict[str, Any], output: RolloutOutput) -> None:
         """Puts the advantages of ranked rollouts, and the items that they are judged by, into the rollout."""
