@@ -14,6 +14,7 @@ from .advantages import (
 from .candidate_groups import candidate_diversity, repair_groups
 from .checkpoints import last_complete_checkpoint
 from .contrastive_losses import info_nce
+from .data_selection import SelectedSamples, load_selection, save_selection, select_samples
 from .factor_losses import FactorLossConfig
 from .flr_grpo_config import FLRGRPOConfig
 from .flr_grpo_trainer import FLRGRPOTrainer
@@ -105,6 +106,7 @@ __all__ = [
     "SequentialTrainingConfig",
     "ThoughtGRPOConfig",
     "ThoughtGRPOTrainer",
+    "SelectedSamples",
     "add_lora",
     "added_token_ids",
     "attention_diversity_loss",
@@ -119,6 +121,7 @@ __all__ = [
     "info_nce",
     "kl_k3",
     "last_complete_checkpoint",
+    "load_selection",
     "mean_logps",
     "merge_lora",
     "ndcg_reward",
@@ -129,6 +132,8 @@ __all__ = [
     "reinforce_loss",
     "repair_groups",
     "rule_reward",
+    "save_selection",
+    "select_samples",
     "sparsity_loss",
     "thought_alignment",
     "uncertainty_weighted",

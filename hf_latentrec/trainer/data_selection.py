@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,20 +184,10 @@ def load_selection(path: str | Path, **circumstances: Any) -> np.ndarray:
     return samples
 
 
-def weights_fingerprint(model: torch.nn.Module) -> str:
-    """A sha256 (64 hex digits) over names, types, shapes and values of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 __all__ = [
     "SelectedSamples",
     "load_selection",
     "save_selection",
     "select_samples",
-    "weights_fingerprint",
     "within_top",
 ]

@@ -37,8 +37,9 @@ class LaresGRPOTrainer(RolloutTrainer):
     loss is a mean over the samples of the global batch and their rollouts. The ratio is that of the joint
     probabilities; the divergence is that of the joint distribution, so its k3 terms are summed over the steps, too.
     The reference reasons from initial states of its own. An initial state belongs to a step, a sequence and a place in
-    it: neither the number of processes nor the layout of a batch changes it, nor a restart. Since the judged item is not drawn from the policy, the k3
-    term is a penalty for moving away from the reference, not an estimate of a divergence.
+    it: neither the number of processes nor the layout of a batch changes it, nor a restart. Since the judged item is
+    not drawn from the policy, the k3 term is a penalty for moving away from the reference, not an estimate of a
+    divergence.
 
     A group whose rewards are all equal has no advantages, so it adds nothing but its divergence. With Recall@k these
     are most groups: see `frac_reward_zero_std`.
