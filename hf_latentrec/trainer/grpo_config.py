@@ -9,7 +9,7 @@ from .rollout_config import RolloutConfig
 
 
 @dataclass
-class RecGRPOConfig(RolloutConfig, LatentConfig):
+class RecGRPOConfig(LatentConfig, RolloutConfig):  # in this order: a dataclass takes a default from the first base
     """Settings of [`RecGRPOTrainer`]: those of [`RolloutConfig`] and of [`LatentConfig`]."""
 
 
