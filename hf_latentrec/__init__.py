@@ -25,26 +25,59 @@ from .models.latent_reasoning.modeling_latent_reasoning import (
     Qwen3ForLatentReasoningRec,
 )
 from .models.latent_reasoning.processing_latentrec import LatentRecProcessor
+from .models.sequential.bert4rec import BERT4RecConfig, BERT4RecForSequentialRecommendation
+from .models.sequential.bsarec import BSARecConfig, BSARecForSequentialRecommendation
+from .models.sequential.caser import CaserConfig, CaserForSequentialRecommendation
+from .models.sequential.fmlp import FMLPRecConfig, FMLPRecForSequentialRecommendation
+from .models.sequential.gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
+from .models.sequential.item_knn import ItemKNNConfig, ItemKNNRecommender
+from .models.sequential.popularity import PopularityConfig, PopularityRecommender
+from .models.sequential.rearec import ReaRecConfig, ReaRecForSequentialRecommendation
+from .models.sequential.sasrec import SASRecConfig, SASRecForSequentialRecommendation
+from .models.sequential.tedrec import TedRecConfig, TedRecForSequentialRecommendation
 
 
 __version__ = "0.1.0"
 
-_MODELS = {
+_LLM_MODELS = {
     Qwen2LatentRecConfig: Qwen2ForLatentReasoningRec,
     Qwen3LatentRecConfig: Qwen3ForLatentReasoningRec,
     LlamaLatentRecConfig: LlamaForLatentReasoningRec,
 }
+_ITEM_ID_MODELS = {
+    BERT4RecConfig: BERT4RecForSequentialRecommendation,
+    BSARecConfig: BSARecForSequentialRecommendation,
+    CaserConfig: CaserForSequentialRecommendation,
+    FMLPRecConfig: FMLPRecForSequentialRecommendation,
+    GRU4RecConfig: GRU4RecForSequentialRecommendation,
+    ItemKNNConfig: ItemKNNRecommender,
+    LaresConfig: LaresForSequentialRecommendation,
+    PopularityConfig: PopularityRecommender,
+    ReaRecConfig: ReaRecForSequentialRecommendation,
+    SASRecConfig: SASRecForSequentialRecommendation,
+    TedRecConfig: TedRecForSequentialRecommendation,
+}
 
-for _config_class, _model_class in _MODELS.items():
+for _config_class, _model_class in (_LLM_MODELS | _ITEM_ID_MODELS).items():
     AutoConfig.register(_config_class.model_type, _config_class)
     AutoModel.register(_config_class, _model_class)
+for _config_class in _LLM_MODELS:
     AutoProcessor.register(_config_class, LatentRecProcessor)
 
-AutoConfig.register(LaresConfig.model_type, LaresConfig)
-AutoModel.register(LaresConfig, LaresForSequentialRecommendation)
-
 __all__ = [
+    "BERT4RecConfig",
+    "BERT4RecForSequentialRecommendation",
+    "BSARecConfig",
+    "BSARecForSequentialRecommendation",
+    "CaserConfig",
+    "CaserForSequentialRecommendation",
+    "FMLPRecConfig",
+    "FMLPRecForSequentialRecommendation",
+    "GRU4RecConfig",
+    "GRU4RecForSequentialRecommendation",
     "ItemCatalog",
+    "ItemKNNConfig",
+    "ItemKNNRecommender",
     "ItemTable",
     "ItemTrie",
     "ItemTrieLogitsProcessor",
@@ -55,8 +88,16 @@ __all__ = [
     "LatentRecProcessor",
     "LlamaForLatentReasoningRec",
     "LlamaLatentRecConfig",
+    "PopularityConfig",
+    "PopularityRecommender",
     "Qwen2ForLatentReasoningRec",
     "Qwen2LatentRecConfig",
     "Qwen3ForLatentReasoningRec",
     "Qwen3LatentRecConfig",
+    "ReaRecConfig",
+    "ReaRecForSequentialRecommendation",
+    "SASRecConfig",
+    "SASRecForSequentialRecommendation",
+    "TedRecConfig",
+    "TedRecForSequentialRecommendation",
 ]
