@@ -2,8 +2,8 @@
 An epoch of item-ID recommenders in two ways, for `benchmark_training.py`: all prefixes of a history in one pass, and
 the published way, every prefix as a row of its own.
 
-The published way is a plain loop: rows padded to the maximum, attention in plain matrix products, `nn.Dropout`'s random
-numbers, scores of all items at once, and three separate forwards for LARES. Both ways share the weights.
+The published way is a plain loop: rows padded to the maximum, attention in plain matrix products, torch's dropout,
+scores of all items at once, and three separate forwards for LARES. Both ways share the weights.
 Shapes: B rows, L positions, D hidden, I items, G targets.
 """
 
@@ -20,7 +20,13 @@ from benchmarking import peak_memory, time_alternating
 from datasets import Dataset
 from torch import nn
 
-from hf_latentrec import ItemTable, LaresConfig, LaresForSequentialRecommendation, SASRecConfig, SASRecModel
+from hf_latentrec import (
+    ItemTable,
+    LaresConfig,
+    LaresForSequentialRecommendation,
+    SASRecConfig,
+    SASRecForSequentialRecommendation,
+)
 from hf_latentrec.data import SequenceCollator, SequenceDataset, same_target_view
 from hf_latentrec.trainer import info_nce
 
@@ -69,7 +75,7 @@ def published_embeddings(embeddings: nn.Module, input_ids: torch.Tensor) -> tupl
 def published_states(model: nn.Module, input_ids: torch.Tensor) -> list[torch.Tensor]:
     """State [B, D] after the last item of each row: of SASRec, or of LARES after every step."""
     last = torch.arange(len(input_ids)), input_ids.ne(0).sum(-1) - 1
-    if isinstance(model, SASRecModel):
+    if isinstance(model, SASRecForSequentialRecommendation):
         hidden, mask = published_embeddings(model.embeddings, input_ids)
         for layer in model.layers.layers:
             hidden = published_layer(layer, hidden, mask)
@@ -171,7 +177,7 @@ def measure_sequential(
     items = ItemTable(item_ids)
     if name == "sasrec":
         model, losses, views = (
-            SASRecModel(SASRecConfig(num_items=len(items), **SIZES)),
+            SASRecForSequentialRecommendation(SASRecConfig(num_items=len(items), **SIZES)),
             (packed_sasrec, published_sasrec),
             (),
         )
