@@ -1,10 +1,10 @@
 """
-What a shared prompt saves in training: packed histories against one example per target, LASAR's second stage, and an
-LR-GRPO step.
+What one pass for many targets saves in training: packed histories against one example per target, LASAR's second
+stage, an LR-GRPO step, and the item-ID recommenders SASRec and LARES.
 
     python recipes/benchmark_training.py                        # histories of Beauty's lengths, random items
     python recipes/benchmark_training.py --data_dir DATA
-    python recipes/benchmark_training.py --quick                # the first setting of packing, LASAR, and LR-GRPO
+    python recipes/benchmark_training.py --quick                # the first setting of packing, and all others
     python recipes/benchmark_training.py --settings lr_grpo
 
 **Packing**: forward and backward over an epoch of Beauty histories.
@@ -33,6 +33,11 @@ ours does. See benchmark_lr_grpo.py.
 **LASAR's second stage** (`lasar_sft`): the histories of `stride10`, 4 thoughts, all losses on: answers, alignment of
 every thought with its anchor, depth policy. Ours packs; Coconut's way has one example per target, and a pass for the
 prompt, for every thought and for the answer, each with the cache of those before. See benchmark_lasar_sft.py.
+
+**Item-ID recommenders** (`sasrec`, `lares`): steps of AdamW over random batches of about 1,024 targets, collation
+included. Ours gives all prefixes of a history in one pass; the published way has a row for each prefix, padded to 20
+items, scores of all items at once, and for LARES (4 steps, both alignments) three forwards. The losses are the same to
+1e-5 without dropout. See benchmark_sequential.py.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ from benchmark_epochs import collate, packed_epoch, sample, separate_epoch, unpa
 from benchmark_lasar_sft import measure_lasar_sft
 from benchmark_lr_grpo import SIZES as LR_GRPO_SIZES
 from benchmark_lr_grpo import TOLERANCE, measure_lr_grpo
+from benchmark_sequential import measure_sequential
 from benchmarking import machine, print_json, print_table, time_alternating
 from datasets import Dataset, concatenate_datasets
 
@@ -88,6 +94,7 @@ SETTINGS = {
     "vocabulary": Setting("_vocabulary", normalize="vocabulary"),
 }
 LR_GRPO, LASAR_SFT = "lr_grpo", "lasar_sft"
+SEQUENTIAL = ("sasrec", "lares")
 
 
 def make_beauty_like(num_users: int = 22_363, seed: int = 0) -> RecData:
@@ -254,6 +261,29 @@ def run_lr_grpo(args: argparse.Namespace) -> dict[str, float]:
     return results
 
 
+def run_sequential(args: argparse.Namespace, name: str, data: RecData) -> dict[str, float]:
+    """Measures an epoch of an item-ID recommender and prints a table."""
+    examples = split_leave_one_out(data)["train"]
+    item_ids = list(data.items["item_id"])
+    milliseconds, peak = measure_sequential(name, examples, item_ids, args.sequential_batches, args.repeats)
+    print(f"\n{name}, {len(examples):,} targets an epoch, with equal losses and gradients")
+    print_table(
+        [
+            {
+                "way": way,
+                "ms per target": f"{milliseconds[way]:.3f}",
+                "epoch, s": f"{milliseconds[way] * len(examples) / 1000:.1f}",
+                "peak, MB": f"{peak[way] / 1e6:,.0f}",
+            }
+            for way in milliseconds
+        ]
+    )
+    return {
+        f"{name}_epoch_speedup": round(milliseconds["published"] / milliseconds["packed"], 3),
+        f"{name}_peak_memory_gb": round(peak["packed"] / 1e9, 3),
+    }
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measures what it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
@@ -269,12 +299,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
     parser.add_argument("--prompts", type=int, default=4, help="prompts of an LR-GRPO step")
     parser.add_argument("--lr_grpo_repeats", type=int, default=5, help="timed LR-GRPO steps of each way")
-    choices = [*SETTINGS, LASAR_SFT, LR_GRPO]
+    parser.add_argument("--sequential_batches", type=int, default=4, help="batches of an item-ID recommender's epoch")
+    choices = [*SETTINGS, LASAR_SFT, LR_GRPO, *SEQUENTIAL]
     parser.add_argument("--settings", nargs="+", choices=choices, default=choices, help="rows")
-    parser.add_argument("--quick", action="store_true", help="the first setting of packing, LASAR, and LR-GRPO")
+    parser.add_argument("--quick", action="store_true", help="the first setting of packing, and all others")
     args = parser.parse_args(argv)
     if args.quick:
-        args.settings, args.batches, args.repeats = [choices[0], LASAR_SFT, LR_GRPO], 3, 3
+        args.settings, args.batches, args.repeats = [choices[0], LASAR_SFT, LR_GRPO, *SEQUENTIAL], 3, 3
     print(machine())
     packing = [name for name in args.settings if name in SETTINGS]
     data = make_beauty_like() if args.data_dir is None else load_data(args.data_dir)
@@ -283,6 +314,9 @@ def main(argv: list[str] | None = None) -> None:
         results |= run_lasar_sft(args, data)
     if LR_GRPO in args.settings:
         results |= run_lr_grpo(args)
+    for name in SEQUENTIAL:
+        if name in args.settings:
+            results |= run_sequential(args, name, data)
     print_json(results)
 
 

@@ -20,10 +20,11 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 import benchmark_epochs as epochs  # noqa: E402
 import benchmark_lasar_sft  # noqa: E402
 import benchmark_lr_grpo  # noqa: E402
+import benchmark_sequential  # noqa: E402
 import benchmark_training as recipe  # noqa: E402
 
 
-TINY = ["--batches=2", "--targets_per_batch=16", "--repeats=1"]
+TINY = ["--batches=2", "--targets_per_batch=16", "--repeats=1", "--sequential_batches=1"]
 TINY_SIZES = {"vocab_size": 1400, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
 
 
@@ -31,6 +32,7 @@ TINY_SIZES = {"vocab_size": 1400, "hidden_size": 16, "intermediate_size": 32, "n
 def toy_sizes(monkeypatch):
     monkeypatch.setattr(recipe, "SIZES", {**recipe.SIZES, **TINY_SIZES})
     monkeypatch.setattr(recipe, "make_beauty_like", partial(recipe.make_beauty_like, num_users=30))
+    monkeypatch.setattr(benchmark_sequential, "ROWS_PER_BATCH", 64)
     monkeypatch.setattr(benchmark_lr_grpo, "SIZES", {**benchmark_lr_grpo.SIZES, **TINY_SIZES})
 
 
@@ -40,6 +42,7 @@ def test_every_setting_is_checked_timed_and_printed(capsys):
     results = json.loads(printed[-1])
     names = [f"pack_speedup{mode}{s.suffix}" for s in recipe.SETTINGS.values() for mode in ("", "_thinking")]
     names += ["lasar_sft_speedup"]
+    names += [f"{model}_{what}" for model in recipe.SEQUENTIAL for what in ("epoch_speedup", "peak_memory_gb")]
     names += [f"lr_grpo_{what}{form}" for what in ("speedup", "memory_ratio") for form in ("", "_one_phase")]
     assert sorted(results) == sorted(names) and all(value > 0 for value in results.values())
     assert sum(line.startswith(("| stride", "| whole", "| vocabulary")) for line in printed) == 8
@@ -106,3 +109,14 @@ def test_made_histories_have_the_lengths_of_beauty():
     assert lengths.min() == 5 and lengths.max() > 90
     assert np.percentile(lengths, [50, 75, 95]).tolist() == pytest.approx([6, 9, 21], abs=1)
     assert lengths.mean() == pytest.approx(8.9, abs=0.7)
+
+
+def test_a_wrong_sequential_loss_ends_the_benchmark(monkeypatch):
+    class Shifted(benchmark_sequential.SequenceCollator):
+        def __call__(self, rows):
+            batch = super().__call__(rows)
+            return {**batch, "position_ids": batch["position_ids"].clamp(min=1)}
+
+    monkeypatch.setattr(benchmark_sequential, "SequenceCollator", Shifted)
+    with pytest.raises(SystemExit, match="lares: the loss of packed histories differs by"):
+        recipe.main([*TINY, "--settings", "lares"])

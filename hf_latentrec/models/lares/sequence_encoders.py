@@ -11,6 +11,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .configuration_sequential import SequentialConfig
+from .fast_dropout import FastDropout
 
 
 class SequenceEmbeddings(nn.Module):
@@ -31,7 +32,7 @@ class SequenceEmbeddings(nn.Module):
         self.items = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=0)
         self.positions = nn.Embedding(config.max_history, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FastDropout(config.dropout)
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
         """[B, L] item rows + 1 (0: padding), and where in its sequence each stands → [B, L, D]."""
@@ -60,11 +61,12 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, config: SequentialConfig):
         super().__init__()
-        self.num_heads, self.attention_dropout = config.num_attention_heads, config.attention_dropout
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = FastDropout(config.attention_dropout)
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FastDropout(config.dropout)
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -93,16 +95,29 @@ class TransformerLayer(nn.Module):
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The attention block alone: [B, L, D] and what [`project`] gave → [B, L, D]; there may be further keys."""
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+        attended = dropped_attention(query, key, value, mask, self.attention_dropout)
         attended = self.out(attended.transpose(1, 2).flatten(2))
         return self.attention_norm(hidden_BLD + self.dropout(attended))
+
+
+def dropped_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, dropout: FastDropout
+) -> torch.Tensor:
+    """
+    Attention [B, heads, L, D / heads] with dropout on its weights; `mask` as in [`TransformerLayer`].
+
+    Fused where it can be. `torch` has no fused attention with dropout for a CPU, and there it is written out, with the
+    faster dropout.
+    """
+    dropout_p = dropout.p if dropout.training else 0.0
+    if dropout_p == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, dropout_p=dropout_p
+        )
+    if mask is None:
+        mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).tril_()
+    scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
+    return dropout(scores.masked_fill(~mask, -torch.inf).softmax(-1)) @ value
 
 
 class FeedForward(nn.Module):
@@ -113,7 +128,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FastDropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
