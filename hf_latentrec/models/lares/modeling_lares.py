@@ -12,11 +12,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_lares import LaresConfig
+from .frequency_layers import check_one_sequence_per_row, to_window, window_mask
 from .item_table import ItemTable
 from .layer_stacks import build_stack
 from .recurrent_depth import draw_initial_state
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
 from .sequential_recommender import SequentialOutput, SequentialRecommender, _at_labels, _count, _last_states
+from .text_fusion import TextFusion
 
 
 class LaresModel(PreTrainedModel):
@@ -34,6 +36,8 @@ class LaresModel(PreTrainedModel):
     def __init__(self, config: LaresConfig):
         super().__init__(config)
         self.embeddings = SequenceEmbeddings(config)
+        if config.backbone == "tedrec":
+            self.fusion = TextFusion(config)
         self.pre_block = build_stack(config, config.num_pre_layers)
         self.core_block = build_stack(config, config.num_core_layers)
         self.aggregation = Aggregation(config)
@@ -45,6 +49,11 @@ class LaresModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.items = value
+
+    @property
+    def whole_window(self) -> bool:
+        """Whether the layers mix all slots of a window, so that a row gives one state and not one per prefix."""
+        return self.config.backbone != "sasrec"
 
     def forward(
         self,
@@ -59,26 +68,38 @@ class LaresModel(PreTrainedModel):
             input_ids (`torch.LongTensor` [B, L]): item rows + 1, oldest first, padded with 0 on the right.
             position_ids (`torch.LongTensor` [B, L], *optional*): for rows that hold several sequences; 0 starts one.
             num_steps (`int`, *optional*): reasoning steps K; `config.mean_steps` by default.
-            initial_state (`torch.Tensor` [B, L, D], *optional*): T_0. Where it is not given, it is drawn: in training
-                anew for every position of every row; in evaluation once for `seed` and a position in the sequence, so
-                that a row's states depend neither on its batch nor on the number of the call.
+            initial_state (`torch.Tensor` [B, L, D], *optional*): T_0; [B, max_history, D] where the backbone looks at
+                the whole window. Where it is not given, it is drawn: in training anew for every position of every row;
+                in evaluation once for `seed` and a position in the sequence, so that a row's states depend neither on
+                its batch nor on the number of the call.
             seed (`int`, *optional*, defaults to 0): of T_0 in evaluation.
 
         Returns:
-            `list` of K `torch.Tensor` [B, L, D]: the states after every step.
+            `list` of K `torch.Tensor` [B, L, D]: the states after every step; of a whole-window backbone that of the
+            row's last item at every position.
         """
         num_steps = self.config.mean_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"LaresModel: num_steps is {num_steps}; pass a positive number of reasoning steps")
-        mask = sequence_mask(position_ids)
-        hidden_BLD = self.pre_block(self.embeddings(input_ids, position_ids), mask)
+        length = input_ids.shape[1]
+        if self.whole_window:
+            check_one_sequence_per_row(self, position_ids)
+            input_ids = to_window(input_ids, self.config.max_history)
+        mask = window_mask(input_ids) if self.whole_window else sequence_mask(position_ids)
+        hidden_BLD = self.pre_block(self.embed(input_ids, position_ids), mask)
         if initial_state is None:
             initial_state = self.initial_state(input_ids, position_ids, seed)
         states, state = [], initial_state.to(hidden_BLD.dtype)
         for _ in range(num_steps):
             state = self.core_block(self.norm(self.aggregation(state, hidden_BLD)), mask)
-            states.append(state)
+            states.append(state[:, -1:].expand(-1, length, -1) if self.whole_window else state)
         return states
+
+    def embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """E + P [B, L, D]; of TedRec with the items' texts."""
+        if self.config.backbone != "tedrec":
+            return self.embeddings(input_ids, position_ids)
+        return self.embeddings.embed(self.fusion(input_ids, self.embeddings.items.weight))
 
     def initial_state(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None, seed: int = 0
@@ -157,11 +178,29 @@ class LaresForSequentialRecommendation(SequentialRecommender):
 
     @property
     def causal(self) -> bool:
-        return self.config.backbone == "sasrec"
+        return not self.model.whole_window
 
     @property
     def scores_cold_items(self) -> bool:
         return self.config.backbone == "tedrec"
+
+    @property
+    def item_embeddings(self) -> torch.Tensor:
+        """Vectors [I, D] that items are scored by; of TedRec with their texts."""
+        if self.config.backbone != "tedrec":
+            return super().item_embeddings
+        return self.model.fusion.item_vectors(self.get_input_embeddings().weight)
+
+    def resize_item_embeddings(self, items: ItemTable, texts: torch.Tensor | None = None) -> None:
+        """As [`SequentialRecommender`]; of TedRec with the text embeddings [I, E] of the whole new catalog."""
+        if (texts is not None) != (self.config.backbone == "tedrec"):
+            raise ValueError(
+                f"resize_item_embeddings: texts are {'missing' if texts is None else 'given'}, but the backbone is "
+                f"{self.config.backbone!r}; text embeddings are TedRec's"
+            )
+        super().resize_item_embeddings(items)
+        if texts is not None:
+            self.model.fusion.set_texts(texts, self.items.is_cold)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()

@@ -135,7 +135,7 @@ def train(model, examples: Dataset, folder, **settings) -> SequentialTrainer:
 def test_learns_a_toy_set_with_the_ordinary_trainer(make_model, name, tmp_path):
     examples, model = rings(), make_model(name, dropout=0.0, attention_dropout=0.0)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-    trainer = train(model, examples, tmp_path, max_steps=150 if model.causal else 100, learning_rate=1e-2)
+    trainer = train(model, examples, tmp_path, max_steps=150 if name == "bert4rec" else 60, learning_rate=2e-2)
     ranks = model.rank_targets(examples["history"], examples["target"])
     assert (ranks == 1).mean() > 0.95
     unchanged = [key for key, parameter in model.named_parameters() if torch.equal(parameter.detach(), before[key])]
@@ -149,6 +149,15 @@ def test_the_sampled_objectives_train_too(make_model, name, objective, tmp_path)
     model = make_model(name, objective=objective, num_negatives=2)
     trainer = train(model, rings(4), tmp_path, max_steps=2)
     assert trainer.state.log_history[-1]["train_loss"] > 0
+
+
+@pytest.mark.parametrize("contrastive", ["cl4srec", "duorec"])
+@pytest.mark.parametrize("name", ["sasrec", "fmlp", "rearec-prl"])
+def test_contrastive_losses_go_with_packed_and_whole_window_models(make_model, name, contrastive, tmp_path):
+    trainer = train(
+        make_model(name), rings(4), tmp_path, max_steps=2, logging_steps=1, contrastive=contrastive, temperature=0.5
+    )
+    assert all(step["loss/contrastive"] > 0 for step in trainer.state.log_history[:2])
 
 
 @pytest.mark.parametrize(
@@ -185,10 +194,10 @@ def test_popularity_ranks_by_counts(tmp_path):
 def test_item_knn_sums_the_cosines_of_the_nearest_items(tmp_path):
     pytest.importorskip("implicit")
     generator = torch.Generator().manual_seed(0)
-    paths = [torch.randperm(NUM_ITEMS, generator=generator)[:5].tolist() for _ in range(30)]
+    paths = [torch.randperm(NUM_ITEMS, generator=generator)[:5].tolist() for _ in range(80)]
     examples = Dataset.from_dict(
         {
-            "user_id": [f"u{user}" for user in range(30) for _ in range(2)],
+            "user_id": [f"u{user}" for user in range(80) for _ in range(2)],
             "history": [[f"i{row}" for row in path[:end]] for path in paths for end in (3, 4)],
             "target": [f"i{path[end]}" for path in paths for end in (3, 4)],
         }
