@@ -106,15 +106,15 @@ class SequentialSetup:
         if unknown := sorted(set(settings) - known):
             raise ValueError(f"{stage.name} has no setting {unknown[0]!r}; it has {sorted(known)}")
         own = {"num_items": len(self.items), "split_fingerprint": self.test.split_fingerprint}
+        if stage.reads_text:
+            own["text_size"] = self.item_text.shape[1]
         return config_class(**{**settings, **stage.settings, **own})
 
     def model(self, stage: SequentialStage, settings: Mapping[str, Any]):
         """A recommender before training; one that only counts is ready. Arguments as in [`config`]."""
         model_class, config = getattr(hf_latentrec, stage.model_class), self.config(stage, settings)
-        if model_class.scores_cold_items:
-            config.text_size = self.item_text.shape[1]
         model = model_class(config, items=self.items)
-        if model_class.scores_cold_items:
+        if stage.reads_text:
             model.fusion.set_texts(self.item_text, self.items.is_cold)
         return model.fit(self.splits["train"]) if stage.name == "item_knn" else model
 

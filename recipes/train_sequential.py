@@ -22,6 +22,7 @@ from sequential_arguments import (
     SequentialModelArguments,
     SequentialRunConfig,
     SequentialTestArguments,
+    check_metric,
 )
 from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan
@@ -99,15 +100,6 @@ class SequentialRecipe:
         tables = report(results, {name: self.plan[name].label for name in results}, header, columns)
         outcome = describe_outcome(self.folder / self.names[-1], self.folder / "ranks", has_processor=False)
         return f"{tables}\n\n{outcome}"
-
-
-def check_metric(metric: str, cutoffs: list[int]) -> None:
-    """Validation computes what chooses the best epoch."""
-    known = [f"{name}@{k}" for k in cutoffs for name in ("HR", "NDCG")]
-    if metric.removeprefix("eval_") not in known:
-        raise ValueError(
-            f"metric_for_best_model is {metric!r}, but cutoffs {cutoffs} give {known}; choose one of them"
-        )
 
 
 def main(
