@@ -90,6 +90,7 @@ def rollout_states(
     hidden = hidden_BLD.repeat_interleave(num_rollouts, dim=0)
     mask = None if mask is None else mask.repeat_interleave(num_rollouts, dim=0)
     steps = encoder.reason(hidden, initial_states.flatten(0, 1), mask, num_steps)
+    steps = [encoder.read_out(state, input_ids.shape[1]) for state in steps]
     # [B * G, L, D] of every step: the states at the labels of a row, rollout by rollout.
     return torch.stack(
         [state.unflatten(0, (num_rows, num_rollouts)).transpose(1, 2)[selected] for state in steps], dim=2
