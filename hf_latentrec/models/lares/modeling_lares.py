@@ -18,7 +18,7 @@ from .layer_stacks import build_stack
 from .recurrent_depth import draw_initial_state
 from .rollouts import RolloutOutput, roll_out
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
-from .sequential_recommender import SequentialOutput, SequentialRecommender, _at_labels, _count, _last_states
+from .sequential_recommender import SequentialOutput, SequentialRecommender, _count, _last_states, targets_of
 from .text_fusion import TextFusion
 
 
@@ -63,6 +63,7 @@ class LaresModel(PreTrainedModel):
         num_steps: int | None = None,
         initial_state: torch.Tensor | None = None,
         seed: int = 0,
+        index: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """
         Args:
@@ -74,16 +75,21 @@ class LaresModel(PreTrainedModel):
                 in evaluation once for `seed` and a position in the sequence, so that a row's states depend neither on
                 its batch nor on the number of the call.
             seed (`int`, *optional*, defaults to 0): of T_0 in evaluation.
+            index (`torch.LongTensor` [G], *optional*): which of the B * L positions are wanted, where not all are.
 
         Returns:
-            `list` of K `torch.Tensor` [B, L, D]: the states after every step; of a whole-window backbone that of the
-            row's last item at every position.
+            `list` of K `torch.Tensor` [B, L, D], or [G, D] with an index: the states after every step; of a
+            whole-window backbone that of the row's last item at every position.
         """
         hidden_BLD, mask = self.prepare(input_ids, position_ids)
         if initial_state is None:
             initial_state = self.initial_state(input_ids, position_ids, seed)
-        states = self.reason(hidden_BLD, initial_state, mask, num_steps)
-        return [self.read_out(state, input_ids.shape[1]) for state in states]
+        if index is None or self.whole_window:
+            states = self.reason(hidden_BLD, initial_state, mask, num_steps)
+            states = [self.read_out(state, input_ids.shape[1]) for state in states]
+            return states if index is None else [state.flatten(0, 1)[index] for state in states]
+        *states, last = self.reason(hidden_BLD, initial_state, mask, num_steps, index)
+        return [*(state.flatten(0, 1)[index] for state in states), last]
 
     def prepare(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None
@@ -101,14 +107,17 @@ class LaresModel(PreTrainedModel):
         state: torch.Tensor,
         mask: torch.Tensor | None = None,
         num_steps: int | None = None,
+        last_index: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """The states [B, L, D] after every step from T_0 [B, L, D] on."""
+        """The states [B, L, D] after every step from T_0 [B, L, D] on; with `last_index`, after the last step only
+        those [G, D] of the positions that it names."""
         num_steps = self.config.mean_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"LaresModel: num_steps is {num_steps}; pass a positive number of reasoning steps")
         states, state = [], state.to(hidden_BLD.dtype)
-        for _ in range(num_steps):
-            state = self.core_block(self.norm(self.aggregation(state, hidden_BLD)), mask)
+        for step in range(num_steps):
+            index = last_index if step == num_steps - 1 else None
+            state = self.core_block(self.norm(self.aggregation(state, hidden_BLD)), mask, index)
             states.append(state)
         return states
 
@@ -270,20 +279,21 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         """
         if rollout_states is not None:
             return roll_out(self, input_ids, position_ids, labels, rollout_states, num_steps, judged_items, policy)
-        states = self.model(input_ids, position_ids, num_steps, initial_state, seed)
         if labels is None:
-            return SequentialOutput(logits=self.score(_last_states(states[-1], input_ids)))
-        user_states, targets = _at_labels(states[-1], labels)
+            states = self.encode(input_ids, position_ids, num_steps=num_steps, initial_state=initial_state, seed=seed)
+            return SequentialOutput(logits=self.score(_last_states(states, input_ids)))
+        index, targets = targets_of(labels)
+        states = self.model(input_ids, position_ids, num_steps, initial_state, seed, index)
         output = SequentialOutput(
-            loss=self.item_loss(user_states, targets, negative_ids) / _count(targets, num_items_in_batch),
-            user_states=user_states,
+            loss=self.item_loss(states[-1], targets, negative_ids) / _count(targets, num_items_in_batch),
+            user_states=states[-1],
         )
         if intermediate_step is not None:
-            output.step_states, _ = _at_labels(states[intermediate_step - 1], labels)
+            output.step_states = states[intermediate_step - 1]
         if view_input_ids is not None:
             steps = num_steps if view_num_steps is None else view_num_steps
-            views = self.model(view_input_ids, view_position_ids, steps, view_initial_state, seed)
-            output.view_states = views[-1].flatten(0, 1)[view_index]
+            views = self.model(view_input_ids, view_position_ids, steps, view_initial_state, seed, view_index)
+            output.view_states = views[-1]
         return output
 
     @torch.inference_mode()
