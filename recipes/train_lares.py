@@ -27,6 +27,7 @@ from lares_selection import selected_samples
 from lares_stages import DEPTHS, SELECTION, LaresStage, make_trainer, plan, starting_model
 from sequential_arguments import SequentialDataArguments
 from sequential_setup import SequentialSetup
+from train_sequential import check_metric
 from training_stages import check_stages, close, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
 
@@ -59,6 +60,7 @@ class LaresRecipe:
         wanted = self.stage_args.stages
         names = [name for name in wanted if name in self.plan]
         check_stages(self.plan, names, self.folder, self.resume)
+        check_metric(self.args.metric_for_best_model, self.stage_args.cutoffs)
         if SELECTION in wanted and "spt" not in names and not is_complete(self.folder / "spt"):
             raise ValueError(f"samples are selected by {self.folder / 'spt'}, which is not complete; run spt first")
         self.setup = SequentialSetup.load(self.data_args, self.stage_args)
