@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training_setup import some_users
 from training_stages import Stage, evaluate_protocols
 
 
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
 MEAN_DEPTH = "mean N"
 TABLE_COLUMNS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10", "HR@20", "NDCG@20", MEAN_DEPTH)
 LOG_FILE, PLOT_FILE = "log_history.json", "training.png"  # beside the model of a stage
-
-
-def some_users(examples: Dataset, num_users: int | None) -> Dataset:
-    """So many examples, drawn at random; always the same, whatever the seed of training. All for `None`."""
-    if num_users is None or num_users >= len(examples):
-        return examples
-    return examples.shuffle(seed=0).select(range(num_users))
 
 
 def make_evaluators(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training_setup import some_users
 from training_stages import Stage, evaluate_protocols
 
 
@@ -39,9 +40,7 @@ def make_evaluators(
         **({"grounding": {"decoder": "grounding"}} if "grounding" in args.decoders else {}),
     }
     tests = {name: RecEvaluator(processor, splits["test"], **shared, **own) for name, own in settings.items()}
-    # Always the same users, whatever the seed of training.
-    users = splits["validation"].shuffle(seed=0)
-    users = users.select(range(min(args.validation_users, len(users))))
+    users = some_users(splits["validation"], args.validation_users)
     return tests, RecEvaluator(processor, users, **shared, **next(iter(beams.values())))
 
 
@@ -65,24 +64,6 @@ def evaluate_stage(
                 row[f"{group} users"] = members.num_users
             metrics[f"{name}, {protocol}"] = row
     return metrics
-
-
-def report(results: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str], header: str) -> str:
-    """
-    One table per decoding and protocol, one row per stage.
-
-    Args:
-        results (`Mapping`): by stage, what [`evaluate_stage`] returned.
-        labels (`Mapping[str, str]`): what tables call the stages.
-        header (`str`): what all tables have in common.
-    """
-    from hf_latentrec.evaluation import format_metric_table
-
-    lines = [header]
-    for setting in dict.fromkeys(setting for metrics in results.values() for setting in metrics):
-        rows = {labels[name]: metrics[setting] for name, metrics in results.items() if setting in metrics}
-        lines += ["", setting, format_metric_table(rows, columns=TABLE_COLUMNS, row_header="stage")]
-    return "\n".join(lines)
 
 
 def time_thoughts(model_folder: Path, histories: list[list[str]], num_beams: int, device: Any) -> str:

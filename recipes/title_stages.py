@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from title_evaluation import evaluate_stage, make_evaluators, report, time_thoughts
+from title_evaluation import TABLE_COLUMNS, evaluate_stage, make_evaluators, time_thoughts
 from training_setup import build_model, build_processor, load_splits
 from training_stages import (
     Stage,
@@ -16,6 +16,7 @@ from training_stages import (
     describe_data,
     describe_outcome,
     load_start,
+    report,
     run_stages,
     stage_settings,
     trained,
@@ -225,7 +226,7 @@ class TitleRecipe:
             f"{args.eval_num_beams} beams, probabilities over the {args.eval_normalize}, seed {self.args.seed}, "
             "N thoughts (0: none)"
         )
-        words = [report(results, {name: self.plan[name].label for name in results}, header)]
+        words = [report(results, {name: self.plan[name].label for name in results}, header, TABLE_COLUMNS)]
         histories = list(self.splits["test"]["history"][: args.latency_users])
         thinking = [name for name in results if self.plan[name].num_thoughts > 0]
         if histories and thinking:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 from lasar_anchors import open_anchors, teacher_text, with_text
 from lasar_arguments import CoTArguments, LasarConfig, LasarModelArguments, LasarStageArguments
-from lasar_evaluation import evaluate_stage, make_evaluators, report, save_history, some_users
+from lasar_evaluation import evaluate_stage, make_evaluators, report, save_history
 from lasar_stages import ANCHORS, LasarStage, code_processor, make_trainer, plan, starting_model
-from training_setup import DataArguments, load_splits
+from training_setup import DataArguments, load_splits, some_users
 from training_stages import check_stages, close, describe_data, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
 
     from hf_latentrec import LatentRecProcessor
     from hf_latentrec.data import RecData
@@ -19,14 +19,14 @@ BACKBONES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
 
 
 @dataclass
-class DataArguments:
+class InteractionArguments:
     """Where the interactions come from and how they become examples."""
 
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder or file with interactions and semantic IDs; the synthetic data set if not given."},
+        metadata={"help": "Folder or file with interactions; the synthetic data set if not given."},
     )
-    max_history: int = field(default=20, metadata={"help": "Newest items of a history that enter a prompt."})
+    max_history: int = field(default=20, metadata={"help": "Newest items of a history that a model reads."})
     window_stride: int = field(
         default=1,
         metadata={
@@ -41,6 +41,17 @@ class DataArguments:
             "choices": ["error", "drop"],
         },
     )
+
+
+@dataclass
+class DataArguments(InteractionArguments):
+    """Where the interactions and semantic IDs come from and how they become examples."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder or file with interactions and semantic IDs; the synthetic data set if not given."},
+    )
+    max_history: int = field(default=20, metadata={"help": "Newest items of a history that enter a prompt."})
     on_collision: str = field(
         default="error",
         metadata={
@@ -67,16 +78,17 @@ class ScratchArguments:
 
 
 def load_splits(
-    args: DataArguments, split: str = "leave_one_out", *, item_tokenization: str
+    args: InteractionArguments, split: str = "leave_one_out", *, item_tokenization: str | None = None
 ) -> tuple[RecData, DatasetDict]:
     """
     Interactions and items, and their split.
 
     Args:
-        args (`DataArguments`): where the data are; `on_short` applies to leave-one-out alone.
+        args (`InteractionArguments`): where the data are; `on_short` applies to leave-one-out alone.
         split (`str`, *optional*, defaults to `"leave_one_out"`): or `"temporal"` (8:1:1 by time), or `"published"`
             (the data's own).
-        item_tokenization (`str`): what answers are made of, which the items must have: `"semantic_id"` or `"title"`.
+        item_tokenization (`str`, *optional*): what answers are made of, which the items must have: `"semantic_id"` or
+            `"title"`. For models of item ids, nothing.
 
     Returns:
         `tuple`: the data, and examples `train`, `validation`, `test`.
@@ -92,7 +104,7 @@ def load_splits(
 
     data = make_synthetic() if args.data_dir is None else load_data(args.data_dir)
     validate(data, require_codes=item_tokenization == "semantic_id")
-    if item_tokenization not in data.items.column_names:
+    if item_tokenization is not None and item_tokenization not in data.items.column_names:
         raise ValueError(
             f"{args.data_dir}: items have no column {item_tokenization!r} (columns: {data.items.column_names}), but "
             "the answers of this recipe are made of it; use data that has it"
@@ -105,6 +117,13 @@ def load_splits(
     if split not in ways:
         raise ValueError(f"split is {split!r}; choose one of {list(ways)}")
     return data, ways[split](data, max_history=args.max_history, window_stride=args.window_stride)
+
+
+def some_users(examples: Dataset, num_users: int | None) -> Dataset:
+    """So many examples, drawn at random; always the same, whatever the seed of training. All for `None`."""
+    if num_users is None or num_users >= len(examples):
+        return examples
+    return examples.shuffle(seed=0).select(range(num_users))
 
 
 def build_processor(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_latentrec import LatentRecProcessor
-    from hf_latentrec.evaluation import EvaluationResult, RecEvaluator
+    from hf_latentrec.evaluation import EvaluationResult, RankingEvaluator
 
 
 METRICS_FILE = "test_metrics.json"  # written last: a stage that has it is complete
@@ -139,7 +139,7 @@ def run_stages(
 
 
 def evaluate_protocols(
-    evaluator: RecEvaluator,
+    evaluator: RankingEvaluator,
     model: Any,
     stage: Stage,
     ranks_folder: Path,
@@ -151,7 +151,7 @@ def evaluate_protocols(
     Results under the protocols; the ranks go to `{stage}[_{setting}]_{protocol}.parquet`.
 
     Args:
-        evaluator (`RecEvaluator`): of the test examples.
+        evaluator (`RankingEvaluator`): of the test examples.
         model (`PreTrainedModel`): the recommender.
         stage (`Stage`): which it is.
         ranks_folder (`Path`): where the rank files go.
@@ -175,7 +175,7 @@ def evaluate_protocols(
                 ranks_folder / f"{stage.name}_{what.replace(',', '').replace(' ', '_')}.parquet",
                 example_ids(results[protocol].user_ids),
                 results[protocol].ranks,
-                split_fingerprint=evaluator.processor.split_fingerprint,
+                split_fingerprint=evaluator.split_fingerprint,
                 protocol=protocol,
                 num_beams=evaluator.num_beams,
                 num_thoughts=results[protocol].num_thoughts,
@@ -195,23 +195,53 @@ def example_ids(user_ids: Sequence[str]) -> list[str]:
     return ids
 
 
-def describe_data(data: Any, num_targets: int, processor: LatentRecProcessor) -> str:
-    """The opening words: how much data there is, and which items cannot be told apart."""
+def report(
+    results: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str], header: str, columns: Sequence[str]
+) -> str:
+    """
+    One table per way of testing, one row per stage.
+
+    Args:
+        results (`Mapping`): by stage and way of testing, metrics.
+        labels (`Mapping[str, str]`): what tables call the stages.
+        header (`str`): what all tables have in common.
+        columns (`Sequence[str]`): the metrics to print.
+    """
+    from hf_latentrec.evaluation import format_metric_table
+
+    lines = [header]
+    for setting in dict.fromkeys(setting for metrics in results.values() for setting in metrics):
+        rows = {labels[name]: metrics[setting] for name, metrics in results.items() if setting in metrics}
+        lines += ["", setting, format_metric_table(rows, columns=columns, row_header="stage")]
+    return "\n".join(lines)
+
+
+def describe_counts(data: Any, num_targets: int) -> str:
+    """The opening words: how much data there is."""
     return (
         f"{data.num_users:,} users, {data.num_items:,} items, {data.num_interactions:,} interactions, "
-        f"{num_targets:,} training targets\n{processor.catalog.describe_collisions()}"
+        f"{num_targets:,} training targets"
     )
 
 
-def describe_outcome(model_folder: Path, ranks_folder: Path) -> str:
+def describe_data(data: Any, num_targets: int, processor: LatentRecProcessor) -> str:
+    """How much data there is, and which items cannot be told apart."""
+    return f"{describe_counts(data, num_targets)}\n{processor.catalog.describe_collisions()}"
+
+
+def describe_outcome(model_folder: Path, ranks_folder: Path, has_processor: bool = True) -> str:
     """The closing words: where the model is, and how to load it."""
+    auto_classes = {"model": "AutoModel", "processor": "AutoProcessor"} if has_processor else {"model": "AutoModel"}
+    loading = [
+        f'    {name} = {auto_class}.from_pretrained("{model_folder}")' for name, auto_class in auto_classes.items()
+    ]
+    loading[0] += ".eval()"
     return "\n".join(
         [
             f"The model is in {model_folder}, per-user ranks are in {ranks_folder}. Load it with:",
             "",
-            "    import hf_latentrec; from transformers import AutoModel, AutoProcessor",
-            f'    model = AutoModel.from_pretrained("{model_folder}").eval()',
-            f'    processor = AutoProcessor.from_pretrained("{model_folder}")',
+            f"    import hf_latentrec; from transformers import {', '.join(auto_classes.values())}",
+            *loading,
         ]
     )
 

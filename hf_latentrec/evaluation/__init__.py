@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from .evaluator import DECODERS, PROTOCOLS, EvaluationResult, RecEvaluator
+from .evaluator import DECODERS, RecEvaluator
 from .explanation import Explanation, explain
 from .factors import FactorStatistics, disentanglement_score, measure_factors
 from .latency import Latency, measure_latency
-from .metrics import hit_rate, ndcg, ranking_metrics
+from .metrics import check_cutoffs, hit_rate, ndcg, ranking_metrics
 from .popularity import GroupMetrics, metrics_by_popularity, popular_items
+from .ranking_evaluator import PROTOCOLS, EvaluationResult, RankingEvaluator
 from .ranks import RankFile, load_ranks, save_ranks
+from .sequential_evaluator import SequentialEvaluator
 from .tables import format_metric_table, format_seed_table
 
 
@@ -22,7 +24,10 @@ __all__ = [
     "GroupMetrics",
     "Latency",
     "RankFile",
+    "RankingEvaluator",
     "RecEvaluator",
+    "SequentialEvaluator",
+    "check_cutoffs",
     "disentanglement_score",
     "explain",
     "format_metric_table",

@@ -127,9 +127,32 @@ def check_ranks(ranks: ArrayLike) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def check_cutoffs(ks: Sequence[int], num_items: int) -> None:
+    """
+    Raise where a cutoff leaves nothing to tell apart.
+
+    Args:
+        ks (`Sequence[int]`):
+            Cutoffs.
+        num_items (`int`):
+            Items of the catalog.
+
+    Raises:
+        `ValueError`: a cutoff above `num_items`, with which every target is a hit.
+
+    Example:
+        >>> check_cutoffs((5, 10), num_items=12)
+    """
+    if len(ks) > 0 and max(ks) > num_items:
+        raise ValueError(
+            f"ks: the cutoff {max(ks)} is above the size of the catalog, {num_items} items, so that any ranking is a "
+            f"hit; choose cutoffs of at most {num_items}"
+        )
+
+
 def _check_cutoff(k: int) -> None:
     if k != int(k) or k < 1:
         raise ValueError(f"k: a cutoff is a whole number from 1, found {k}")
 
 
-__all__ = ["check_ranks", "hit_rate", "ndcg", "ranking_metrics"]
+__all__ = ["check_cutoffs", "check_ranks", "hit_rate", "ndcg", "ranking_metrics"]

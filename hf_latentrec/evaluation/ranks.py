@@ -49,7 +49,7 @@ def save_ranks(
     *,
     split_fingerprint: str,
     protocol: str,
-    num_beams: int,
+    num_beams: int | None,
     num_thoughts: ArrayLike | None = None,
     **metadata: Any,
 ) -> None:
@@ -67,8 +67,8 @@ def save_ranks(
             Fingerprint of the split. Runs are comparable only where it is the same.
         protocol (`str`):
             What was ranked, for example `"full"` or `"exclude_seen"`.
-        num_beams (`int`):
-            Candidates per user; a target beyond them has rank 0.
+        num_beams (`int`, or `None`):
+            Candidates per user; a target beyond them has rank 0. `None` where every item was ranked.
         num_thoughts (`ArrayLike` of `int`, shape `[U]`, *optional*):
             How many thoughts each user had.
         **metadata:

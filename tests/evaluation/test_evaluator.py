@@ -156,6 +156,12 @@ def test_explicit_reasoning_ranks_after_the_text_that_is_written():
     assert plain.ranks.tolist() != expected and plain.num_thoughts.tolist() == [0] * 5
 
 
+def test_a_cutoff_above_the_size_of_the_catalog_is_an_error(plain_folder, title_processor):
+    model = Qwen2ForLatentReasoningRec.from_pretrained(plain_folder())
+    with pytest.raises(ValueError, match="the cutoff 10 is above the size of the catalog, 9 items"):
+        RecEvaluator(title_processor, TITLE_EXAMPLES, ks=(5, 10)).evaluate(model)
+
+
 def test_no_examples_is_an_error():
     _, processor, splits = make_tiny_recommender()
     with pytest.raises(ValueError, match="no examples"):
@@ -179,11 +185,14 @@ def test_zero_shot_prompting_needs_no_training(plain_folder, title_processor, le
     folder = plain_folder(eos_token_id=257)
     model = Qwen2ForLatentReasoningRec.from_pretrained(folder).eval()
     settings = {"normalize": "vocabulary", "length_penalty": length_penalty}
-    ranks = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, **settings).evaluate(model).ranks
+    ranks = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, ks=(5,), **settings).evaluate(model).ranks
     expected = [slow_rank(model, title_processor, row["history"], row["target"], **settings) for row in TITLE_EXAMPLES]
     assert ranks.tolist() == expected
     other = {**settings, "length_penalty": 1.0 - length_penalty}
-    assert ranks.tolist() != RecEvaluator(title_processor, TITLE_EXAMPLES, 9, **other).evaluate(model).ranks.tolist()
+    assert (
+        ranks.tolist()
+        != RecEvaluator(title_processor, TITLE_EXAMPLES, 9, ks=(5,), **other).evaluate(model).ranks.tolist()
+    )
 
 
 def test_thinking_can_be_turned_off(plain_folder, title_processor):
@@ -191,7 +200,11 @@ def test_thinking_can_be_turned_off(plain_folder, title_processor):
     base = Qwen2ForLatentReasoningRec.from_pretrained(plain_folder())
 
     def ranks(model, **settings):
-        return RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, **settings).evaluate(model).ranks.tolist()
+        return (
+            RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, ks=(5,), **settings)
+            .evaluate(model)
+            .ranks.tolist()
+        )
 
     assert ranks(model, num_thoughts=0) == ranks(base) != ranks(model)
     assert ranks(model, num_thoughts=1) == ranks(model)
@@ -223,7 +236,7 @@ def grounded_rank(model, processor, history, target):
 
 def test_grounding_equals_distances_one_by_one(plain_folder, title_processor, monkeypatch):
     model = Qwen2ForLatentReasoningRec.from_pretrained(plain_folder()).eval()
-    evaluator = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, batch_size=2, decoder="grounding")
+    evaluator = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=9, ks=(5,), batch_size=2, decoder="grounding")
     embed_items, calls = model.embed_items, []
     monkeypatch.setattr(model, "embed_items", lambda *args: calls.append(args) or embed_items(*args))
     ranks = evaluator.evaluate(model).ranks
@@ -232,7 +245,9 @@ def test_grounding_equals_distances_one_by_one(plain_folder, title_processor, mo
     assert ranks.tolist() == expected
     unseen = evaluator.evaluate(model, exclude_seen=True).ranks
     assert (unseen <= ranks).all() and (unseen < ranks).any()
-    few = RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=3, decoder="grounding").evaluate(model).ranks
+    few = (
+        RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=3, ks=(5,), decoder="grounding").evaluate(model).ranks
+    )
     assert few.tolist() == np.where(ranks <= 3, ranks, 0).tolist()
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 
-CHUNK_SCORES = 2**22  # scores that are held at once in a loss: 16 MiB of float32
+# Scores that a loss holds at once. On a CPU they fit into a core's cache, which makes its matrix products three times
+# as fast; elsewhere fewer and larger products count.
+CACHED_SCORES, CHUNK_SCORES, LEAST_ROWS = 2**20, 2**25, 32
 BLOCK_SCORES = 2**24  # in ranking
 
 
@@ -153,7 +155,8 @@ def _chunks(
     states_GD: torch.Tensor, items_ID: torch.Tensor, bias: torch.Tensor | None
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Rows and their scores [C, I], in one buffer that the next chunk overwrites."""
-    size = max(1, min(CHUNK_SCORES // len(items_ID), len(states_GD)))
+    num_scores = CACHED_SCORES if states_GD.device.type == "cpu" else CHUNK_SCORES
+    size = max(1, min(max(num_scores // len(items_ID), LEAST_ROWS), len(states_GD)))
     buffer_CI = states_GD.new_empty(size, len(items_ID))
     for start in range(0, len(states_GD), size):
         rows = slice(start, min(start + size, len(states_GD)))

@@ -15,6 +15,7 @@ from .configuration_lares import LaresConfig
 from .item_table import ItemTable
 from .layer_stacks import build_stack
 from .recurrent_depth import draw_initial_state
+from .rollouts import RolloutOutput, roll_out
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
 from .sequential_recommender import SequentialOutput, SequentialRecommender, _at_labels, _count, _last_states
 
@@ -67,14 +68,30 @@ class LaresModel(PreTrainedModel):
         Returns:
             `list` of K `torch.Tensor` [B, L, D]: the states after every step.
         """
+        hidden_BLD, mask = self.prepare(input_ids, position_ids)
+        if initial_state is None:
+            initial_state = self.initial_state(input_ids, position_ids, seed)
+        return self.reason(hidden_BLD, initial_state, mask, num_steps)
+
+    def prepare(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """H [B, L, D], which no step changes, and who may attend to whom [B, 1, L, L]."""
+        mask = sequence_mask(position_ids)
+        return self.pre_block(self.embeddings(input_ids, position_ids), mask), mask
+
+    def reason(
+        self,
+        hidden_BLD: torch.Tensor,
+        state: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        num_steps: int | None = None,
+    ) -> list[torch.Tensor]:
+        """The states [B, L, D] after every step from T_0 [B, L, D] on."""
         num_steps = self.config.mean_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"LaresModel: num_steps is {num_steps}; pass a positive number of reasoning steps")
-        mask = sequence_mask(position_ids)
-        hidden_BLD = self.pre_block(self.embeddings(input_ids, position_ids), mask)
-        if initial_state is None:
-            initial_state = self.initial_state(input_ids, position_ids, seed)
-        states, state = [], initial_state.to(hidden_BLD.dtype)
+        states, state = [], state.to(hidden_BLD.dtype)
         for _ in range(num_steps):
             state = self.core_block(self.norm(self.aggregation(state, hidden_BLD)), mask)
             states.append(state)
@@ -191,7 +208,10 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         initial_state: torch.Tensor | None = None,
         view_initial_state: torch.Tensor | None = None,
         seed: int = 0,
-    ) -> SequentialOutput:
+        rollout_states: torch.Tensor | None = None,
+        judged_items: torch.Tensor | None = None,
+        policy: str = "target",
+    ) -> SequentialOutput | RolloutOutput:
         """
         As [`SequentialRecommender`], and:
 
@@ -203,7 +223,11 @@ class LaresForSequentialRecommendation(SequentialRecommender):
             initial_state (`torch.Tensor` [B, L, D], *optional*): T_0.
             view_initial_state (`torch.Tensor` [V, Lv, D], *optional*): T_0 of the views.
             seed (`int`, *optional*, defaults to 0): of T_0 in evaluation.
+            rollout_states (`torch.Tensor` [B, G, L, D], *optional*): T_0 of G rollouts of every row; the output is
+                that of [`roll_out`], and so are `judged_items` and `policy`.
         """
+        if rollout_states is not None:
+            return roll_out(self, input_ids, position_ids, labels, rollout_states, num_steps, judged_items, policy)
         states = self.model(input_ids, position_ids, num_steps, initial_state, seed)
         if labels is None:
             return SequentialOutput(logits=self.score(_last_states(states[-1], input_ids)))
