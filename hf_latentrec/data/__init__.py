@@ -10,8 +10,8 @@ from .filtering import k_core
 from .loading import load_data, load_events, load_indexed_json, load_recbole, load_sequences
 from .packing import pack_examples
 from .schema import RecData
-from .sequence_collator import SequenceCollator, same_target_view
-from .sequences import SequenceDataset
+from .sequence_collator import NumberedCollator, SequenceCollator, same_target_view
+from .sequences import SequenceDataset, training_popularity
 from .splitting import split_fingerprint, split_leave_one_out, split_published, split_temporal
 from .synthetic import make_synthetic
 from .validation import validate
@@ -19,6 +19,7 @@ from .validation import validate
 
 __all__ = [
     "NextItemCollator",
+    "NumberedCollator",
     "PackedHistoryCollator",
     "RecData",
     "SequenceCollator",
@@ -36,5 +37,6 @@ __all__ = [
     "split_leave_one_out",
     "split_published",
     "split_temporal",
+    "training_popularity",
     "validate",
 ]

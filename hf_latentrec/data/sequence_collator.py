@@ -65,7 +65,11 @@ class SequenceCollator:
         if self.views:
             samples = np.concatenate([row["samples"] for row in rows])
             batch |= _stack([self._view(view, layout, batch["labels"], samples) for view in self.views])
-        return {**batch, "user_ids": [row["user_id"] for row in rows]}
+        return {**batch, **self.extras(rows, layout), "user_ids": [row["user_id"] for row in rows]}
+
+    def extras(self, rows: list[dict[str, Any]], layout: _Layout) -> dict[str, Any]:
+        """What a subclass adds to a batch of rows, which are in the order of the layout."""
+        return {}
 
     def _view(
         self, view: View | None, layout: _Layout, labels: torch.Tensor, samples: np.ndarray
@@ -76,6 +80,25 @@ class SequenceCollator:
         sequences = view(self.dataset, samples, self.seed, self.epoch)
         layout = _Layout(sequences, self.dataset)
         return layout.inputs(), layout.ends()
+
+
+class NumberedCollator(SequenceCollator):
+    """
+    [`SequenceCollator`] that tells what is where, so that random numbers can belong to an item of a sequence, however
+    rows are laid out and dealt to processes.
+
+    Returns (when called with a list of rows):
+        `dict`: as [`SequenceCollator`], `token_ids` [R, W], another number for every item of every row of the data
+        set, 0 for padding; and `samples` [G], the numbers of the samples in the order of `labels`.
+    """
+
+    def extras(self, rows: list[dict[str, Any]], layout: _Layout) -> dict[str, Any]:
+        # The rows' first samples differ, and a row has at most max_history items.
+        first = np.repeat([row["samples"][0] for row in rows], layout.lengths)
+        return {
+            "token_ids": layout.filled(first * self.dataset.max_history + layout.slot + 1, 0),
+            "samples": torch.from_numpy(np.concatenate([row["samples"] for row in rows])),
+        }
 
 
 class _Layout:
@@ -142,4 +165,4 @@ def next_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.array(starts)
 
 
-__all__ = ["SequenceCollator", "View", "next_fit", "same_target_view"]
+__all__ = ["NumberedCollator", "SequenceCollator", "View", "next_fit", "same_target_view"]

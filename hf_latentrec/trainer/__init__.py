@@ -14,6 +14,7 @@ from .advantages import (
 from .candidate_groups import candidate_diversity, repair_groups
 from .checkpoints import last_complete_checkpoint
 from .contrastive_losses import info_nce
+from .data_selection import SelectedSamples, load_selection, save_selection, select_samples
 from .factor_losses import FactorLossConfig
 from .flr_grpo_config import FLRGRPOConfig
 from .flr_grpo_trainer import FLRGRPOTrainer
@@ -21,6 +22,8 @@ from .flr_sft_config import FLRSFTConfig
 from .flr_sft_trainer import FLRSFTTrainer
 from .grpo_config import RecGRPOConfig
 from .grpo_trainer import RecGRPOTrainer
+from .lares_grpo_config import LaresGRPOConfig
+from .lares_grpo_trainer import LaresGRPOTrainer
 from .lares_trainer import LaresTrainer, LaresTrainingConfig
 from .lasar_grpo_config import LASARGRPOConfig
 from .lasar_grpo_trainer import LASARGRPOTrainer
@@ -44,7 +47,18 @@ from .lr_grpo_trainer import LRGRPOTrainer
 from .rec_config import RecConfig
 from .rec_trainer import RecTrainer
 from .reward_baseline import RewardBaseline
-from .rewards import PerplexityReward, hybrid_reward, mean_logps, ndcg_reward, perplexity_reward, rule_reward
+from .rewards import (
+    PerplexityReward,
+    hybrid_reward,
+    mean_logps,
+    ndcg_reward,
+    perplexity_reward,
+    rank_ndcg_reward,
+    recall_reward,
+    rule_reward,
+)
+from .rollout_config import RolloutConfig
+from .rollout_trainer import RolloutTrainer
 from .sampling import EpochSampler
 from .sequential_config import SequentialTrainingConfig
 from .sequential_trainer import SequentialTrainer
@@ -75,6 +89,8 @@ __all__ = [
     "LatentSFTTrainer",
     "PerplexityReward",
     "PolicyLoss",
+    "LaresGRPOConfig",
+    "LaresGRPOTrainer",
     "LaresTrainer",
     "LaresTrainingConfig",
     "LatentConfig",
@@ -84,10 +100,13 @@ __all__ = [
     "LatentTrainer",
     "RecTrainer",
     "RewardBaseline",
+    "RolloutConfig",
+    "RolloutTrainer",
     "SequentialTrainer",
     "SequentialTrainingConfig",
     "ThoughtGRPOConfig",
     "ThoughtGRPOTrainer",
+    "SelectedSamples",
     "add_lora",
     "added_token_ids",
     "attention_diversity_loss",
@@ -102,14 +121,19 @@ __all__ = [
     "info_nce",
     "kl_k3",
     "last_complete_checkpoint",
+    "load_selection",
     "mean_logps",
     "merge_lora",
     "ndcg_reward",
     "orthogonality_loss",
     "perplexity_reward",
+    "rank_ndcg_reward",
+    "recall_reward",
     "reinforce_loss",
     "repair_groups",
     "rule_reward",
+    "save_selection",
+    "select_samples",
     "sparsity_loss",
     "thought_alignment",
     "uncertainty_weighted",

@@ -1,4 +1,4 @@
-"""Rewards of candidate answers and of thoughts: pure functions of tensors, one per equation.
+"""Rewards of candidate answers, of thoughts and of rankings: pure functions of tensors, one per equation.
 
 A reward function of answers takes the candidates [B, G, T], best first and padded with -100, and the targets [B, T],
 and returns [B, G] in float32. A candidate of nothing but padding does not exist: its reward is 0 and is never used.
@@ -147,6 +147,42 @@ def hybrid_reward(
     return confidence_weight * mean_logps(logps, mask) + match_weight * greedy_matches.float()
 
 
+def recall_reward(ranks: torch.Tensor, k: int = 10) -> torch.Tensor:
+    """
+    Recall@k of a single target, LARES section 2.4: 1 where it is among the first k, else 0.
+
+    Args:
+        ranks (`torch.LongTensor` [...]): 1-based ranks of targets; 0 where a target is not ranked.
+        k (`int`, *optional*, defaults to 10): the cutoff.
+
+    Returns:
+        `torch.Tensor` [...]: float32.
+
+    Example:
+        >>> recall_reward(torch.tensor([1, 10, 11, 0]))
+        tensor([1., 1., 0., 0.])
+    """
+    return ((ranks > 0) & (ranks <= k)).float()
+
+
+def rank_ndcg_reward(ranks: torch.Tensor, k: int = 10) -> torch.Tensor:
+    """
+    NDCG@k of a single target, LARES section 2.4: `1 / log2(rank + 1)` where it is among the first k, else 0.
+
+    Args:
+        ranks (`torch.LongTensor` [...]): 1-based ranks of targets; 0 where a target is not ranked.
+        k (`int`, *optional*, defaults to 10): the cutoff.
+
+    Returns:
+        `torch.Tensor` [...]: float32.
+
+    Example:
+        >>> rank_ndcg_reward(torch.tensor([1, 3, 11, 0]))
+        tensor([1.0000, 0.5000, 0.0000, 0.0000])
+    """
+    return recall_reward(ranks, k) / torch.log2(ranks.clamp(min=1) + 1.0)
+
+
 __all__ = [
     "IGNORE_INDEX",
     "MAX_MEAN_NEGATIVE_LOGP",
@@ -156,5 +192,7 @@ __all__ = [
     "mean_logps",
     "ndcg_reward",
     "perplexity_reward",
+    "rank_ndcg_reward",
+    "recall_reward",
     "rule_reward",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.sequence_augmentations import AugmentedView
 from ..data.sequence_collator import SequenceCollator, View, same_target_view
 from ..data.sequences import SequenceDataset
 from .contrastive_losses import info_nce
@@ -50,6 +51,8 @@ class SequentialTrainer(RecTrainer):
 
     def views(self, args: SequentialTrainingConfig) -> Sequence[View | None]:
         """What the contrastive loss compares; see [`SequenceCollator`]."""
+        if args.contrastive == "cl4srec":
+            return AugmentedView(0), AugmentedView(1)
         if args.contrastive == "duorec":
             return None, same_target_view
         return ()

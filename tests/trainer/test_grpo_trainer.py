@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hf_latentrec.trainer import RecGRPOConfig, RecGRPOTrainer
-from hf_latentrec.trainer.grpo_trainer import answer_mask, copy_as_reference, eval_mode, seeded_generator
+from hf_latentrec.trainer.grpo_trainer import answer_mask
+from hf_latentrec.trainer.rollout_trainer import copy_as_reference, eval_mode, seeded_generator
 
 
 class EqualAdvantages(RecGRPOTrainer):

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hf_latentrec.models.latent_reasoning.depth_policy import draw_depths
 from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, ndcg_reward, rule_reward
-from hf_latentrec.trainer.grpo_trainer import seeded_generator
+from hf_latentrec.trainer.rollout_trainer import seeded_generator
 from tests.trainer.memory_anchors import ADAPTIVE, MemoryAnchors
 from tests.trainer.test_thought_losses import slow_alignment, slow_softmax
 

@@ -12,6 +12,8 @@ from hf_latentrec.trainer.rewards import (
     hybrid_reward,
     ndcg_reward,
     perplexity_reward,
+    rank_ndcg_reward,
+    recall_reward,
     rule_reward,
 )
 
@@ -111,3 +113,13 @@ def test_hybrid_reward_by_hand():
     logps = torch.tensor([[[-1.0, -3.0], [-1.0, -3.0]]], dtype=torch.bfloat16)
     rewards = hybrid_reward(logps, torch.tensor([[True, True]]), torch.tensor([[True, False]]))
     assert rewards[0].tolist() == pytest.approx([0.8, -0.2]) and rewards.dtype == torch.float32
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_rewards_of_ranks_equal_the_loop(k):
+    ranks = torch.arange(0, 24).view(2, 3, 4)
+    recall, ndcg = recall_reward(ranks, k), rank_ndcg_reward(ranks, k)
+    assert recall.shape == ndcg.shape == ranks.shape and recall.dtype == ndcg.dtype == torch.float32
+    for rank, hit, gain in zip(ranks.flatten().tolist(), recall.flatten(), ndcg.flatten(), strict=True):
+        is_hit = 1 <= rank <= k
+        assert hit == float(is_hit) and float(gain) == pytest.approx(1 / math.log2(rank + 1) if is_hit else 0.0)

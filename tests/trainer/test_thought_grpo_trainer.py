@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from hf_latentrec.trainer import FLRGRPOTrainer, LRGRPOTrainer
-from hf_latentrec.trainer.grpo_trainer import rows_in_global_batch
+from hf_latentrec.trainer.rollout_trainer import rows_in_global_batch
 from tests.trainer.thought_runs import (
     END,
     RecorderMixin,

@@ -68,7 +68,15 @@ class SequentialConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         name = type(self).__name__
-        for field in ("num_items", "max_history", "hidden_size", "intermediate_size", "num_attention_heads"):
+        sizes = (
+            "num_items",
+            "max_history",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+        )
+        for field in sizes:
             if getattr(self, field) < 1:
                 raise ValueError(f"{name}: {field} is {getattr(self, field)}; pass a positive number")
         if self.hidden_size % self.num_attention_heads:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from .fast_dropout import FastDropout
 from .sequence_encoders import FeedForward, TransformerLayer
 
 
@@ -70,6 +71,15 @@ def window_mask(window_ids: torch.Tensor) -> torch.Tensor:
     return ((window_ids != 0)[:, None, :] & causal | itself)[:, None]
 
 
+def check_one_sequence_per_row(model: nn.Module, position_ids: torch.Tensor | None) -> None:
+    """Raises a `ValueError` where rows may hold several sequences, of which a whole-window model would see one."""
+    if position_ids is not None:
+        raise ValueError(
+            f"{type(model).__name__} reads one sequence per row, but position_ids are given; leave them out, and "
+            "build its data with SequenceDataset(..., packed=False)"
+        )
+
+
 class FrequencyFilter(nn.Module):
     """
     One learnable complex factor per frequency and dimension (Zhou et al. 2022, Eq. 2 to 4), a circular convolution of
@@ -106,7 +116,7 @@ class FilterLayer(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.filter = FrequencyFilter(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FastDropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
 
@@ -175,6 +185,7 @@ __all__ = [
     "FrequencyAttentionLayer",
     "FrequencyFilter",
     "FrequencyRescaler",
+    "check_one_sequence_per_row",
     "row_lengths",
     "to_window",
     "window_mask",

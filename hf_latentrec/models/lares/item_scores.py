@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 
-CHUNK_SCORES = 2**22  # scores that are held at once in a loss: 16 MiB of float32
+# Scores that a loss holds at once. On a CPU they fit into a core's cache, which makes its matrix products three times
+# as fast; elsewhere fewer and larger products count.
+CACHED_SCORES, CHUNK_SCORES, LEAST_ROWS = 2**20, 2**25, 32
 BLOCK_SCORES = 2**24  # in ranking
 
 
@@ -140,7 +142,8 @@ class _Gradients:
         target_states_CD = states_CD
         if target_factors_C1 is not None:
             target_items_CD, target_states_CD = target_items_CD * target_factors_C1, states_CD * target_factors_C1
-        torch.sub((weights_CI @ self.items_ID) * factors_C1, target_items_CD, out=grad_states[rows])
+        # `out`: autocast, which would round this product, leaves such calls alone
+        torch.mm(weights_CI, self.items_ID, out=grad_states[rows]).mul_(factors_C1).sub_(target_items_CD)
         grad_items.addmm_(weights_CI.T, weighted_CD).index_add_(0, targets_C, target_states_CD, alpha=-1)
         if grad_bias:
             grad_bias[0].addmv_(weights_CI.T, factors_C1[:, 0])
@@ -152,7 +155,8 @@ def _chunks(
     states_GD: torch.Tensor, items_ID: torch.Tensor, bias: torch.Tensor | None
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Rows and their scores [C, I], in one buffer that the next chunk overwrites."""
-    size = max(1, min(CHUNK_SCORES // len(items_ID), len(states_GD)))
+    num_scores = CACHED_SCORES if states_GD.device.type == "cpu" else CHUNK_SCORES
+    size = max(1, min(max(num_scores // len(items_ID), LEAST_ROWS), len(states_GD)))
     buffer_CI = states_GD.new_empty(size, len(items_ID))
     for start in range(0, len(states_GD), size):
         rows = slice(start, min(start + size, len(states_GD)))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from .configuration_lares import LaresConfig
+from .frequency_layers import FilterLayer, FrequencyAttentionLayer
 from .sequence_encoders import LayerStack, TransformerLayer
 
 
-LAYERS = {"sasrec": TransformerLayer}
+# TedRec's fusion of ids and texts comes before its layers, which are SASRec's.
+LAYERS = {
+    "sasrec": TransformerLayer,
+    "fmlp": FilterLayer,
+    "bsarec": FrequencyAttentionLayer,
+    "tedrec": TransformerLayer,
+}
 
 
 def build_stack(config: LaresConfig, num_layers: int) -> LayerStack:

@@ -12,11 +12,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_lares import LaresConfig
+from .frequency_layers import check_one_sequence_per_row, to_window, window_mask
 from .item_table import ItemTable
 from .layer_stacks import build_stack
 from .recurrent_depth import draw_initial_state
+from .rollouts import RolloutOutput, roll_out
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
-from .sequential_recommender import SequentialOutput, SequentialRecommender, _at_labels, _count, _last_states
+from .sequential_recommender import SequentialOutput, SequentialRecommender, _count, _last_states, targets_of
+from .text_fusion import TextFusion
 
 
 class LaresModel(PreTrainedModel):
@@ -34,6 +37,8 @@ class LaresModel(PreTrainedModel):
     def __init__(self, config: LaresConfig):
         super().__init__(config)
         self.embeddings = SequenceEmbeddings(config)
+        if config.backbone == "tedrec":
+            self.fusion = TextFusion(config)
         self.pre_block = build_stack(config, config.num_pre_layers)
         self.core_block = build_stack(config, config.num_core_layers)
         self.aggregation = Aggregation(config)
@@ -46,6 +51,11 @@ class LaresModel(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.items = value
 
+    @property
+    def whole_window(self) -> bool:
+        """Whether the layers mix all slots of a window, so that a row gives one state and not one per prefix."""
+        return self.config.backbone != "sasrec"
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -53,47 +63,87 @@ class LaresModel(PreTrainedModel):
         num_steps: int | None = None,
         initial_state: torch.Tensor | None = None,
         seed: int = 0,
+        index: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """
         Args:
             input_ids (`torch.LongTensor` [B, L]): item rows + 1, oldest first, padded with 0 on the right.
             position_ids (`torch.LongTensor` [B, L], *optional*): for rows that hold several sequences; 0 starts one.
             num_steps (`int`, *optional*): reasoning steps K; `config.mean_steps` by default.
-            initial_state (`torch.Tensor` [B, L, D], *optional*): T_0. Where it is not given, it is drawn: in training
-                anew for every position of every row; in evaluation once for `seed` and a position in the sequence, so
-                that a row's states depend neither on its batch nor on the number of the call.
+            initial_state (`torch.Tensor` [B, L, D], *optional*): T_0; [B, max_history, D] where the backbone looks at
+                the whole window. Where it is not given, it is drawn: in training anew for every position of every row;
+                in evaluation once for `seed` and a position in the sequence, so that a row's states depend neither on
+                its batch nor on the number of the call.
             seed (`int`, *optional*, defaults to 0): of T_0 in evaluation.
+            index (`torch.LongTensor` [G], *optional*): which of the B * L positions are wanted, where not all are.
 
         Returns:
-            `list` of K `torch.Tensor` [B, L, D]: the states after every step.
+            `list` of K `torch.Tensor` [B, L, D], or [G, D] with an index: the states after every step; of a
+            whole-window backbone that of the row's last item at every position.
         """
+        hidden_BLD, mask = self.prepare(input_ids, position_ids)
+        if initial_state is None:
+            initial_state = self.initial_state(input_ids, position_ids, seed)
+        if index is None or self.whole_window:
+            states = self.reason(hidden_BLD, initial_state, mask, num_steps)
+            states = [self.read_out(state, input_ids.shape[1]) for state in states]
+            return states if index is None else [state.flatten(0, 1)[index] for state in states]
+        *states, last = self.reason(hidden_BLD, initial_state, mask, num_steps, index)
+        return [*(state.flatten(0, 1)[index] for state in states), last]
+
+    def prepare(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """H [B, L, D], which no step changes, and who may attend to whom [B, 1, L, L]; of a window L is its slots."""
+        if self.whole_window:
+            check_one_sequence_per_row(self, position_ids)
+            input_ids = to_window(input_ids, self.config.max_history)
+        mask = window_mask(input_ids) if self.whole_window else sequence_mask(position_ids)
+        return self.pre_block(self.embed(input_ids, position_ids), mask), mask
+
+    def reason(
+        self,
+        hidden_BLD: torch.Tensor,
+        state: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        num_steps: int | None = None,
+        last_index: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """The states [B, L, D] after every step from T_0 [B, L, D] on; with `last_index`, after the last step only
+        those [G, D] of the positions that it names."""
         num_steps = self.config.mean_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"LaresModel: num_steps is {num_steps}; pass a positive number of reasoning steps")
-        mask = sequence_mask(position_ids)
-        hidden_BLD = self.pre_block(self.embeddings(input_ids, position_ids), mask)
-        if initial_state is None:
-            initial_state = self.initial_state(input_ids, position_ids, seed)
-        states, state = [], initial_state.to(hidden_BLD.dtype)
-        for _ in range(num_steps):
-            state = self.core_block(self.norm(self.aggregation(state, hidden_BLD)), mask)
+        states, state = [], state.to(hidden_BLD.dtype)
+        for step in range(num_steps):
+            index = last_index if step == num_steps - 1 else None
+            state = self.core_block(self.norm(self.aggregation(state, hidden_BLD)), mask, index)
             states.append(state)
         return states
+
+    def read_out(self, state: torch.Tensor, length: int) -> torch.Tensor:
+        """The states [B, L, D] of L positions: of a window [B, W, D] that of its newest item, for all of them."""
+        return state[:, -1:].expand(-1, length, -1) if self.whole_window else state
+
+    def embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """E + P [B, L, D]; of TedRec with the items' texts."""
+        if self.config.backbone != "tedrec":
+            return self.embeddings(input_ids, position_ids)
+        return self.embeddings.embed(self.fusion(input_ids, self.embeddings.items.weight))
 
     def initial_state(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None, seed: int = 0
     ) -> torch.Tensor:
-        """T_0 [B, L, D] as [`forward`] draws it."""
+        """T_0 [B, L, D] as [`forward`] draws it; of a window L is its slots."""
         config = self.config
+        num_rows, length = len(input_ids), config.max_history if self.whole_window else input_ids.shape[1]
         how = {"std": config.initial_std, "scale": config.initial_scale}
         if self.training:
-            return draw_initial_state(*input_ids.shape, config.hidden_size, **how, device=input_ids.device)
+            return draw_initial_state(num_rows, length, config.hidden_size, **how, device=input_ids.device)
         generator = torch.Generator().manual_seed(seed)
         state_LD = draw_initial_state(config.max_history, config.hidden_size, **how, generator=generator)
         state_LD = state_LD.to(input_ids.device)
-        if position_ids is None:
-            return state_LD[: input_ids.shape[1]].expand(len(input_ids), -1, -1)
-        return state_LD[position_ids]
+        return state_LD[:length].expand(num_rows, -1, -1) if position_ids is None else state_LD[position_ids]
 
 
 class Aggregation(nn.Module):
@@ -157,11 +207,29 @@ class LaresForSequentialRecommendation(SequentialRecommender):
 
     @property
     def causal(self) -> bool:
-        return self.config.backbone == "sasrec"
+        return not self.model.whole_window
 
     @property
     def scores_cold_items(self) -> bool:
         return self.config.backbone == "tedrec"
+
+    @property
+    def item_embeddings(self) -> torch.Tensor:
+        """Vectors [I, D] that items are scored by; of TedRec with their texts."""
+        if self.config.backbone != "tedrec":
+            return super().item_embeddings
+        return self.model.fusion.item_vectors(self.get_input_embeddings().weight)
+
+    def resize_item_embeddings(self, items: ItemTable, texts: torch.Tensor | None = None) -> None:
+        """As [`SequentialRecommender`]; of TedRec with the text embeddings [I, E] of the whole new catalog."""
+        if (texts is not None) != (self.config.backbone == "tedrec"):
+            raise ValueError(
+                f"resize_item_embeddings: texts are {'missing' if texts is None else 'given'}, but the backbone is "
+                f"{self.config.backbone!r}; text embeddings are TedRec's"
+            )
+        super().resize_item_embeddings(items)
+        if texts is not None:
+            self.model.fusion.set_texts(texts, self.items.is_cold)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
@@ -191,7 +259,10 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         initial_state: torch.Tensor | None = None,
         view_initial_state: torch.Tensor | None = None,
         seed: int = 0,
-    ) -> SequentialOutput:
+        rollout_states: torch.Tensor | None = None,
+        judged_items: torch.Tensor | None = None,
+        policy: str = "target",
+    ) -> SequentialOutput | RolloutOutput:
         """
         As [`SequentialRecommender`], and:
 
@@ -203,21 +274,26 @@ class LaresForSequentialRecommendation(SequentialRecommender):
             initial_state (`torch.Tensor` [B, L, D], *optional*): T_0.
             view_initial_state (`torch.Tensor` [V, Lv, D], *optional*): T_0 of the views.
             seed (`int`, *optional*, defaults to 0): of T_0 in evaluation.
+            rollout_states (`torch.Tensor` [B, G, L, D], *optional*): T_0 of G rollouts of every row; the output is
+                that of [`roll_out`], and so are `judged_items` and `policy`.
         """
-        states = self.model(input_ids, position_ids, num_steps, initial_state, seed)
+        if rollout_states is not None:
+            return roll_out(self, input_ids, position_ids, labels, rollout_states, num_steps, judged_items, policy)
         if labels is None:
-            return SequentialOutput(logits=self.score(_last_states(states[-1], input_ids)))
-        user_states, targets = _at_labels(states[-1], labels)
+            states = self.encode(input_ids, position_ids, num_steps=num_steps, initial_state=initial_state, seed=seed)
+            return SequentialOutput(logits=self.score(_last_states(states, input_ids)))
+        index, targets = targets_of(labels)
+        states = self.model(input_ids, position_ids, num_steps, initial_state, seed, index)
         output = SequentialOutput(
-            loss=self.item_loss(user_states, targets, negative_ids) / _count(targets, num_items_in_batch),
-            user_states=user_states,
+            loss=self.item_loss(states[-1], targets, negative_ids) / _count(targets, num_items_in_batch),
+            user_states=states[-1],
         )
         if intermediate_step is not None:
-            output.step_states, _ = _at_labels(states[intermediate_step - 1], labels)
+            output.step_states = states[intermediate_step - 1]
         if view_input_ids is not None:
             steps = num_steps if view_num_steps is None else view_num_steps
-            views = self.model(view_input_ids, view_position_ids, steps, view_initial_state, seed)
-            output.view_states = views[-1].flatten(0, 1)[view_index]
+            views = self.model(view_input_ids, view_position_ids, steps, view_initial_state, seed, view_index)
+            output.view_states = views[-1]
         return output
 
     @torch.inference_mode()

@@ -54,10 +54,14 @@ def draw_initial_state(
         >>> state.shape, bool(state.abs().max() <= 9.0)
         (torch.Size([1000]), True)
     """
+    return to_initial_state(torch.rand(shape, generator=generator, device=device), std, scale)
+
+
+def to_initial_state(uniform: torch.Tensor, std: float, scale: float) -> torch.Tensor:
+    """T_0 from random numbers between 0 and 1, which are overwritten; see [`draw_initial_state`]."""
     inside = math.erf(TRUNCATION / math.sqrt(2.0))  # share of the distribution within the cut
-    uniform = torch.rand(shape, generator=generator, device=device).mul_(2.0).sub_(1.0)
-    normal = uniform.mul_(inside).erfinv_().mul_(math.sqrt(2.0))
+    normal = uniform.mul_(2.0).sub_(1.0).mul_(inside).erfinv_().mul_(math.sqrt(2.0))
     return normal.clamp_(-TRUNCATION, TRUNCATION).mul_(std * scale)
 
 
-__all__ = ["draw_initial_state", "draw_num_steps"]
+__all__ = ["draw_initial_state", "draw_num_steps", "to_initial_state"]

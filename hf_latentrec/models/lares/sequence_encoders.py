@@ -69,17 +69,20 @@ class TransformerLayer(nn.Module):
         self.dropout = FastDropout(config.dropout)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None, index: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Args:
             hidden_BLD (`torch.Tensor` [B, L, D]): states.
             mask (`torch.BoolTensor` [B, 1, L, L], *optional*): True where a position may attend; by default to itself
                 and everything before it.
+            index (`torch.LongTensor` [G], *optional*): which of the B * L positions are wanted, where not all are.
 
         Returns:
-            `torch.Tensor` [B, L, D].
+            `torch.Tensor` [B, L, D], or [G, D] with an index.
         """
-        return self.feed_forward(self.attend(hidden_BLD, *self.project(hidden_BLD), mask))
+        return self.feed_forward(self.attend(hidden_BLD, *self.project(hidden_BLD), mask, index))
 
     def project(self, hidden_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values, each [B, heads, L, D / heads]."""
@@ -93,11 +96,13 @@ class TransformerLayer(nn.Module):
         key: torch.Tensor,
         value: torch.Tensor,
         mask: torch.Tensor | None = None,
+        index: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The attention block alone: [B, L, D] and what [`project`] gave → [B, L, D]; there may be further keys."""
-        attended = dropped_attention(query, key, value, mask, self.attention_dropout)
-        attended = self.out(attended.transpose(1, 2).flatten(2))
-        return self.attention_norm(hidden_BLD + self.dropout(attended))
+        """The attention block alone, for what [`project`] gave; there may be further keys."""
+        attended = dropped_attention(query, key, value, mask, self.attention_dropout).transpose(1, 2).flatten(2)
+        if index is not None:
+            attended, hidden_BLD = attended.flatten(0, 1)[index], hidden_BLD.flatten(0, 1)[index]
+        return self.attention_norm(hidden_BLD + self.dropout(self.out(attended)))
 
 
 def dropped_attention(
@@ -148,10 +153,14 @@ class LayerStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """[B, L, D] → [B, L, D]."""
-        for layer in self.layers:
-            hidden_BLD = layer(hidden_BLD, mask)
+    def forward(
+        self, hidden_BLD: torch.Tensor, mask: torch.Tensor | None = None, index: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[B, L, D] → [B, L, D]; with an index [G] into the B * L positions (of [`TransformerLayer`]s) → [G, D]."""
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            only = {} if index is None or number < last else {"index": index}
+            hidden_BLD = layer(hidden_BLD, mask, **only)
         return hidden_BLD
 
 

@@ -91,6 +91,12 @@ class SequentialRecommender(PreTrainedModel):
         """
         raise NotImplementedError
 
+    def states_at(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None, index: torch.Tensor, **encoder_kwargs: Any
+    ) -> torch.Tensor:
+        """States [G, D] of the positions that an index [G] into all B * L names; a model may save itself the rest."""
+        return self.encode(input_ids, position_ids, **encoder_kwargs).flatten(0, 1)[index]
+
     def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
         """Scores [B, block] of a block of item rows for states [B, D]."""
         return states @ self.item_embeddings[items].T
@@ -132,15 +138,15 @@ class SequentialRecommender(PreTrainedModel):
         Returns:
             [`SequentialOutput`].
         """
-        states_BLD = self.encode(input_ids, position_ids, **encoder_kwargs)
         if labels is None:
+            states_BLD = self.encode(input_ids, position_ids, **encoder_kwargs)
             return SequentialOutput(logits=self.score(_last_states(states_BLD, input_ids)))
-        user_states, targets = _at_labels(states_BLD, labels)
+        index, targets = targets_of(labels)
+        user_states = self.states_at(input_ids, position_ids, index, **encoder_kwargs)
         loss = self.item_loss(user_states, targets, negative_ids) / _count(targets, num_items_in_batch)
         view_states = None
         if view_input_ids is not None:
-            view_states = self.encode(view_input_ids, view_position_ids, **encoder_kwargs)
-            view_states = view_states.flatten(0, 1)[view_index]
+            view_states = self.states_at(view_input_ids, view_position_ids, view_index, **encoder_kwargs)
         return SequentialOutput(loss=loss, user_states=user_states, view_states=view_states)
 
     def item_loss(
@@ -381,10 +387,11 @@ def _last_states(states_BLD: torch.Tensor, input_ids: torch.Tensor) -> torch.Ten
     return states_BLD[torch.arange(len(input_ids), device=input_ids.device), last_positions(input_ids)]
 
 
-def _at_labels(states_BLD: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """States [G, D] and next items [G] of the positions that have one, row by row."""
-    has_label = labels.ne(IGNORE_INDEX)
-    return states_BLD[has_label], labels[has_label]
+def targets_of(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where in labels [B, L], row after row, a next item is, and which (row + 1); both [G]."""
+    labels = labels.flatten()
+    index = labels.ne(IGNORE_INDEX).nonzero()[:, 0]
+    return index, labels[index]
 
 
 def _count(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:

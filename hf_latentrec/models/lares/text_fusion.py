@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
+from .fast_dropout import FastDropout
 from .frequency_layers import FrequencyFilter
 
 
@@ -33,7 +34,7 @@ class TextAdaptor(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.num_experts = config.num_text_experts
-        self.dropout = nn.Dropout(config.text_dropout)
+        self.dropout = FastDropout(config.text_dropout)
         self.gate = nn.Linear(config.text_size, self.num_experts, bias=False)
         self.gate_noise = nn.Linear(config.text_size, self.num_experts, bias=False)
         self.experts = nn.Linear(config.text_size, self.num_experts * config.hidden_size, bias=False)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..lares.configuration_sequential import SequentialConfig
-from ..lares.frequency_layers import to_window
+from ..lares.frequency_layers import check_one_sequence_per_row, to_window
 from ..lares.item_table import ItemTable
 from ..lares.sequence_encoders import SequenceEmbeddings
 from ..lares.sequential_recommender import SequentialRecommender
@@ -60,13 +60,4 @@ class WholeWindow:
         raise NotImplementedError
 
 
-def check_one_sequence_per_row(model: SequentialRecommender, position_ids: torch.Tensor | None) -> None:
-    """Raises a `ValueError` where rows may hold several sequences, of which a whole-window model would see one."""
-    if position_ids is not None:
-        raise ValueError(
-            f"{type(model).__name__} reads one sequence per row, but position_ids are given; leave them out, and "
-            "build its data with SequenceDataset(..., packed=False)"
-        )
-
-
-__all__ = ["EmbeddingRecommender", "WholeWindow", "check_one_sequence_per_row"]
+__all__ = ["EmbeddingRecommender", "WholeWindow"]

@@ -10,12 +10,12 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from ..lares.configuration_sequential import SequentialConfig
-from ..lares.frequency_layers import row_lengths
+from ..lares.frequency_layers import check_one_sequence_per_row, row_lengths
 from ..lares.item_scores import item_cross_entropy
 from ..lares.item_table import ItemTable
 from ..lares.sequence_encoders import LayerStack, TransformerLayer
 from ..lares.sequential_recommender import IGNORE_INDEX, SequentialOutput
-from .base import EmbeddingRecommender, check_one_sequence_per_row
+from .base import EmbeddingRecommender
 
 
 @strict

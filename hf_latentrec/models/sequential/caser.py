@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from ..lares.configuration_sequential import SequentialConfig
+from ..lares.fast_dropout import FastDropout
 from ..lares.item_table import ItemTable
 from ..lares.sequential_recommender import SequentialRecommender
 from .base import WholeWindow
@@ -73,7 +74,7 @@ class CaserForSequentialRecommendation(WholeWindow, SequentialRecommender):
         self.vertical = nn.Linear(config.max_history, config.num_vertical_filters, bias=False)
         num_features = config.num_horizontal_filters * config.max_history
         num_features += config.num_vertical_filters * config.hidden_size
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FastDropout(config.dropout)
         self.out = nn.Linear(num_features, config.hidden_size)
         self.post_init()
 

@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from ..lares.configuration_sequential import SequentialConfig
+from ..lares.fast_dropout import FastDropout
 from ..lares.item_table import ItemTable
 from ..lares.sequential_recommender import SequentialRecommender
 
@@ -62,7 +63,7 @@ class GRU4RecForSequentialRecommendation(SequentialRecommender):
     def __init__(self, config: GRU4RecConfig, items: ItemTable | None = None):
         super().__init__(config, items)
         self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=0)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FastDropout(config.dropout)
         self.gru = nn.GRU(config.hidden_size, config.gru_size, config.num_hidden_layers, batch_first=True)
         self.out = nn.Linear(config.gru_size, config.hidden_size)
         self.post_init()

@@ -56,5 +56,11 @@ class SASRecForSequentialRecommendation(EmbeddingRecommender):
         """[B, L] → states [B, L, D]; see [`SequentialRecommender`]."""
         return self.layers(self.embeddings(input_ids, position_ids), sequence_mask(position_ids))
 
+    def states_at(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None, index: torch.Tensor
+    ) -> torch.Tensor:
+        """As [`SequentialRecommender.states_at`]; after its attention the last layer goes on with these positions."""
+        return self.layers(self.embeddings(input_ids, position_ids), sequence_mask(position_ids), index)
+
 
 __all__ = ["SASRecConfig", "SASRecForSequentialRecommendation"]
