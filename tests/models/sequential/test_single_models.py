@@ -79,7 +79,8 @@ def test_bert_learns_a_hidden_item_at_the_end_as_it_recommends(make_model):
 
 
 def test_bert_loss_is_the_mean_over_hidden_items_times_the_labels(make_model, monkeypatch):
-    model = make_model("bert4rec", dropout=0.0, attention_dropout=0.0).train()
+    settings = {"dropout": 0.0, "attention_dropout": 0.0, "mask_probability": 0.6, "last_only_probability": 0.0}
+    model = make_model("bert4rec", **settings).train()
     torch.nn.init.normal_(model.item_bias)
     labels = torch.full_like(BATCH, -100)
     for row, length in enumerate(LENGTHS):
@@ -95,6 +96,7 @@ def test_bert_loss_is_the_mean_over_hidden_items_times_the_labels(make_model, mo
         scores = model.embeddings.items.weight[1:] @ states[row, place] + model.item_bias
         losses.append(-scores.log_softmax(0)[sequences[row, place] - 1])
     mean = torch.stack(losses).mean()
+    assert len(losses) > 4
     torch.testing.assert_close(model(BATCH, labels=labels).loss, mean)
     torch.testing.assert_close(model(BATCH, labels=labels, num_items_in_batch=16).loss, mean * 4 / 16)
     model.eval()  # the loss of the label alone
