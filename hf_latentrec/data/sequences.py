@@ -73,7 +73,7 @@ class SequenceDataset:
                 items=pl.concat_list(pl.col("history").list.tail(max_history), "target"),
                 targets=pl.concat_list(pl.col("history").list.tail(max_history).list.len().cast(pl.Int64)),
             )
-        self.packed, self.max_history = packed, max_history
+        self.packed, self.max_history, self.items_fingerprint = packed, max_history, items.fingerprint
         self.user_ids: list[str] = rows["user_id"].to_list()
         length = rows["items"].list.len().to_numpy().astype(np.int64)
         if (length < 2).any():
@@ -117,6 +117,7 @@ class SequenceDataset:
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """`input_ids` and `labels` [n] int64 (-100: no target), `samples` [targets] int64, `user_id`."""
+        row = range(len(self))[row]  # also from the end; an IndexError beyond
         start, stop = self.offsets[row], self.offsets[row + 1]
         following = self.items[start + 1 : stop]
         return {
