@@ -188,7 +188,7 @@ def training_popularity(train: Dataset, item_ids: Sequence[str]) -> np.ndarray:
 def random_bits(numbers: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """64 random bits for each number, seed and epoch (the finalizer of SplitMix64), uint64."""
     with np.errstate(over="ignore"):
-        key = np.uint64(seed * 0x9E3779B97F4A7C15 + epoch * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
+        key = np.uint64(seed * 0xD6E8FEB86659FD93 + epoch * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
         bits = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
