@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from hf_latentrec import SASRecForSequentialRecommendation
 from tests.models.lares.toy_models import KINDS, MAX_HISTORY, make_items, make_model
 from tests.models.lares.written_out import item_loss, sasrec_state
 
@@ -67,6 +68,25 @@ def test_sampled_objectives(objective):
         strict=True,
     ):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+class Doubled(SASRecForSequentialRecommendation):
+    """Scores items by other vectors than it reads them by, as models with texts do."""
+
+    @property
+    def item_embeddings(self):
+        return 2 * super().item_embeddings
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "sampled_softmax", "bce"])
+def test_objectives_are_of_the_vectors_that_items_are_scored_by(objective):
+    plain = make_model(objective=objective)
+    doubled = Doubled(plain.config, plain.items)
+    doubled.load_state_dict(plain.state_dict())
+    states, targets, negatives = torch.randn(3, 8), torch.tensor([1, 12, 5]), torch.tensor([[2], [3], [4]])
+    torch.testing.assert_close(
+        doubled.item_loss(states, targets, negatives), plain.item_loss(2 * states, targets, negatives)
+    )
 
 
 def test_negatives_are_all_other_items_alike():
