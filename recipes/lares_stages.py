@@ -101,7 +101,13 @@ def starting_model(
     from hf_latentrec import LaresForSequentialRecommendation
 
     if not stage.reinforces:
-        return LaresForSequentialRecommendation(setup.config(stage, settings), items=setup.items)
+        config = setup.config(stage, settings)
+        if config.backbone != "tedrec":
+            return LaresForSequentialRecommendation(config, items=setup.items)
+        config.text_size = setup.item_text.shape[1]
+        model = LaresForSequentialRecommendation(config, items=setup.items)
+        model.model.fusion.set_texts(setup.item_text, setup.items.is_cold)
+        return model
     dropout = {"dropout": stage_args.rpt_dropout, "attention_dropout": stage_args.rpt_dropout}
     model = AutoModel.from_pretrained(folder / stage.start_from, **dropout)
     now = {"items": setup.items.fingerprint, "split": setup.test.split_fingerprint}
