@@ -35,15 +35,15 @@ def read_run(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 def check_comparable(folders: Sequence[Path], stage: str) -> None:
     """All runs trained the stage on the same items and examples, each with a seed of its own."""
-    first = _read_json(folders[0] / stage / "processor_config.json")
+    first = _read_fingerprints(folders[0] / stage)
     run_of: dict[int, Path] = {}
     for folder in folders:
-        processor = _read_json(folder / stage / "processor_config.json")
+        fingerprints = _read_fingerprints(folder / stage)
         for what in FINGERPRINTS:
-            if processor.get(what) != first.get(what):
+            if fingerprints[what] != first[what]:
                 raise ValueError(
-                    f"{folder / stage} has {what} {processor.get(what)}, but {folders[0] / stage} has "
-                    f"{first.get(what)}; compare runs on the same data and split"
+                    f"{folder / stage} has {what} {fingerprints[what]}, but {folders[0] / stage} has {first[what]}; "
+                    "compare runs on the same data and split"
                 )
         seed = _read_json(folder / stage / "training_args.json").get("seed")
         if seed is not None and seed in run_of:
@@ -52,6 +52,12 @@ def check_comparable(folders: Sequence[Path], stage: str) -> None:
                 "spread over seeds; train with another --seed"
             )
         run_of[seed] = folder
+
+
+def _read_fingerprints(folder: Path) -> dict[str, str | None]:
+    """Of a language model's processor; a model of item ids has the split's in its configuration."""
+    found = _read_json(folder / "config.json") | _read_json(folder / "processor_config.json")
+    return {what: found.get(what) for what in FINGERPRINTS}
 
 
 def _read_json(file: Path) -> dict:

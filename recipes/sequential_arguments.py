@@ -35,7 +35,7 @@ class SequentialDataArguments(InteractionArguments):
 
 @dataclass
 class SequentialModelArguments:
-    """The recommender. What is not given is the model's own default."""
+    """The recommender. What is null is the model's own default."""
 
     model: list[str] = field(
         default_factory=lambda: ["sasrec"],
@@ -48,8 +48,8 @@ class SequentialModelArguments:
     intermediate_size: int | None = field(default=None, metadata={"help": "Width of the feed-forward blocks."})
     num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers."})
     num_attention_heads: int | None = field(default=None, metadata={"help": "Attention heads."})
-    dropout: float | None = field(default=None, metadata={"help": "Dropout on embeddings and block outputs."})
-    attention_dropout: float | None = field(default=None, metadata={"help": "Dropout on attention weights."})
+    dropout: float | None = field(default=0.2, metadata={"help": "Dropout on embeddings and block outputs."})
+    attention_dropout: float | None = field(default=0.2, metadata={"help": "Dropout on attention weights."})
     objective: str | None = field(
         default=None,
         metadata={
@@ -73,13 +73,7 @@ class SequentialModelArguments:
             raise ValueError(f"model holds {unknown[0]!r}; choose from {tuple(plan())}")
         if not self.model:
             raise ValueError(f"model is empty; choose from {tuple(plan())}")
-        if isinstance(self.model_settings, str):
-            try:
-                self.model_settings = json.loads(self.model_settings)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"model_settings is no JSON ({error}): {self.model_settings}") from error
-        if not isinstance(self.model_settings, dict | None):
-            raise ValueError(f"model_settings is {self.model_settings!r}; pass a mapping from names to values")
+        self.model_settings = read_mapping("model_settings", self.model_settings)
 
     def given(self) -> dict[str, Any]:
         """Settings of the model's configuration that are given."""
@@ -122,7 +116,8 @@ class SequentialRunConfig(SequentialTrainingConfig):
     output_dir: str | None = field(
         default="outputs/sequential", metadata={"help": "Folder for models and results, one folder for each model."}
     )
-    num_train_epochs: float = field(default=30.0, metadata={"help": "Epochs at most."})
+    learning_rate: float = field(default=3e-3, metadata={"help": "Learning rate of AdamW."})
+    num_train_epochs: float = field(default=20.0, metadata={"help": "Epochs at most."})
     per_device_train_batch_size: int = field(
         default=64,
         metadata={"help": "Rows of a batch of causal models, where a row is a history with all its targets."},
@@ -145,9 +140,32 @@ class SequentialRunConfig(SequentialTrainingConfig):
     logging_steps: float = field(default=100, metadata={"help": "Log every X steps."})
 
 
+def check_metric(metric: str, cutoffs: list[int]) -> None:
+    """Validation computes what chooses the best epoch."""
+    known = [f"{name}@{k}" for k in cutoffs for name in ("HR", "NDCG")]
+    if metric.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"metric_for_best_model is {metric!r}, but cutoffs {cutoffs} give {known}; choose one of them"
+        )
+
+
+def read_mapping(name: str, value: dict | str | None) -> dict | None:
+    """An argument that is JSON on the command line and a mapping in a config file."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} is no JSON ({error}): {value}") from error
+    if not isinstance(value, dict | None):
+        raise ValueError(f"{name} is {value!r}; pass a mapping from names to values")
+    return value
+
+
 __all__ = [
     "SequentialDataArguments",
     "SequentialModelArguments",
     "SequentialRunConfig",
     "SequentialTestArguments",
+    "check_metric",
+    "read_mapping",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,8 +17,7 @@ from transformers import PreTrainedConfig
 
 import hf_latentrec
 from hf_latentrec import ItemTable
-from hf_latentrec.data import SequenceDataset, split_fingerprint
-from hf_latentrec.data.schema import to_polars
+from hf_latentrec.data import SequenceDataset, split_fingerprint, training_popularity
 from hf_latentrec.evaluation import SequentialEvaluator, check_cutoffs
 from hf_latentrec.trainer import SequentialTrainer, SequentialTrainingConfig
 
@@ -106,15 +104,15 @@ class SequentialSetup:
         if unknown := sorted(set(settings) - known):
             raise ValueError(f"{stage.name} has no setting {unknown[0]!r}; it has {sorted(known)}")
         own = {"num_items": len(self.items), "split_fingerprint": self.test.split_fingerprint}
+        if stage.reads_text:
+            own["text_size"] = self.item_text.shape[1]
         return config_class(**{**settings, **stage.settings, **own})
 
     def model(self, stage: SequentialStage, settings: Mapping[str, Any]):
         """A recommender before training; one that only counts is ready. Arguments as in [`config`]."""
         model_class, config = getattr(hf_latentrec, stage.model_class), self.config(stage, settings)
-        if model_class.scores_cold_items:
-            config.text_size = self.item_text.shape[1]
         model = model_class(config, items=self.items)
-        if model_class.scores_cold_items:
+        if stage.reads_text:
             model.fusion.set_texts(self.item_text, self.items.is_cold)
         return model.fit(self.splits["train"]) if stage.name == "item_knn" else model
 
@@ -142,13 +140,9 @@ class SequentialSetup:
 
 def make_items(data: RecData, splits: DatasetDict) -> ItemTable:
     """The catalog, with how often each item occurs in the training sequences."""
-    train = to_polars(splits["train"])
-    # Of a user's first example the history too; later histories repeat what was a target before.
-    first = train.group_by("user_id", maintain_order=True).first()["history"].explode()
-    counts = Counter(first.to_list() + train["target"].to_list())
     ids = data.items["item_id"][:]
     titles = data.items["title"][:] if "title" in data.items.column_names else None
-    return ItemTable(ids, titles, popularity=[counts[item_id] for item_id in ids])
+    return ItemTable(ids, titles, popularity=training_popularity(splits["train"], ids))
 
 
 __all__ = ["SequentialSetup", "make_items"]

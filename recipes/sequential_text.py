@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-TEXT_COLUMNS = ("title", "brand", "category", "categories", "description")
+TEXT_COLUMNS = ("title", "brand", "category", "categories", "description", "text")
 WORDS = "words"
 NUM_BUCKETS = 256
 
@@ -62,7 +62,7 @@ def hashed_words(texts: list[str], num_buckets: int = NUM_BUCKETS) -> np.ndarray
 def embed_item_text(items: Dataset, encoder: str = WORDS) -> torch.Tensor:
     """
     Args:
-        items (`datasets.Dataset`): with text in some of the columns `title, brand, category, categories, description`.
+        items (`datasets.Dataset`): with text in some of the columns that `TEXT_COLUMNS` names.
         encoder (`str`, *optional*, defaults to `"words"`): [`hashed_words`], or a model of sentence embeddings by its
             hub id or folder.
 

@@ -22,9 +22,11 @@ from sequential_arguments import (
     SequentialModelArguments,
     SequentialRunConfig,
     SequentialTestArguments,
+    check_metric,
 )
 from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan
+from training_setup import HelpFormatter
 from training_stages import check_stages, close, describe_outcome, evaluate_protocols, report, run_stages, trained
 from trl import TrlParser
 
@@ -101,15 +103,6 @@ class SequentialRecipe:
         return f"{tables}\n\n{outcome}"
 
 
-def check_metric(metric: str, cutoffs: list[int]) -> None:
-    """Validation computes what chooses the best epoch."""
-    known = [f"{name}@{k}" for k in cutoffs for name in ("HR", "NDCG")]
-    if metric.removeprefix("eval_") not in known:
-        raise ValueError(
-            f"metric_for_best_model is {metric!r}, but cutoffs {cutoffs} give {known}; choose one of them"
-        )
-
-
 def main(
     data_args: SequentialDataArguments,
     model_args: SequentialModelArguments,
@@ -123,4 +116,4 @@ def main(
 ARGUMENTS = (SequentialDataArguments, SequentialModelArguments, SequentialTestArguments, SequentialRunConfig)
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 
 BACKBONES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
+
+
+class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """For `--help`: the defaults of arguments, and a description with its lines as they are written."""
 
 
 @dataclass

@@ -11,7 +11,7 @@ from .loading import load_data, load_events, load_indexed_json, load_recbole, lo
 from .packing import pack_examples
 from .schema import RecData
 from .sequence_collator import NumberedCollator, SequenceCollator, same_target_view
-from .sequences import SequenceDataset
+from .sequences import SequenceDataset, training_popularity
 from .splitting import split_fingerprint, split_leave_one_out, split_published, split_temporal
 from .synthetic import make_synthetic
 from .validation import validate
@@ -37,5 +37,6 @@ __all__ = [
     "split_leave_one_out",
     "split_published",
     "split_temporal",
+    "training_popularity",
     "validate",
 ]

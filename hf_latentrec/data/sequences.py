@@ -5,6 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,6 +152,38 @@ class SequenceDataset:
         return self._by_target[self._group_start[samples] + choice]
 
 
+def training_popularity(train: Dataset, item_ids: Sequence[str]) -> np.ndarray:
+    """
+    How often each item occurs in the sequences that a model trains on, as an input or as a target.
+
+    Args:
+        train (`datasets.Dataset`): examples `user_id, history, target` of the training split, a user's in time order.
+        item_ids (`Sequence[str]`, length I): of the catalog.
+
+    Returns:
+        `np.ndarray` [I], int64: 0 for a cold item. What `ItemTable(..., popularity=...)` takes.
+
+    Example:
+
+    ```python
+    >>> from datasets import Dataset
+    >>> from hf_latentrec.data import training_popularity
+    >>> examples = {"user_id": ["u", "u"], "history": [["a"], ["a", "b"]], "target": ["b", "a"]}
+    >>> training_popularity(Dataset.from_dict(examples), ["a", "b", "c"])
+    array([2, 1, 0])
+
+    ```
+    """
+    rows = to_polars(train)
+    # Of a user's first example the history counts, too; later histories repeat what was a target before.
+    first = rows.group_by("user_id", maintain_order=True).first()["history"].list.explode()
+    counts = pl.concat([first, rows["target"]]).value_counts(name="count")
+    named = pl.DataFrame({"item_id": list(item_ids)}).join(
+        counts, left_on="item_id", right_on=counts.columns[0], how="left", maintain_order="left"
+    )
+    return named["count"].fill_null(0).to_numpy().astype(np.int64)
+
+
 def random_bits(numbers: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """64 random bits for each number, seed and epoch (the finalizer of SplitMix64), uint64."""
     with np.errstate(over="ignore"):
@@ -161,4 +194,4 @@ def random_bits(numbers: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         return bits ^ (bits >> np.uint64(31))
 
 
-__all__ = ["SequenceDataset", "random_bits"]
+__all__ = ["SequenceDataset", "random_bits", "training_popularity"]

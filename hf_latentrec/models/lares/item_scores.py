@@ -142,7 +142,8 @@ class _Gradients:
         target_states_CD = states_CD
         if target_factors_C1 is not None:
             target_items_CD, target_states_CD = target_items_CD * target_factors_C1, states_CD * target_factors_C1
-        torch.sub((weights_CI @ self.items_ID) * factors_C1, target_items_CD, out=grad_states[rows])
+        # `out`: autocast, which would round this product, leaves such calls alone
+        torch.mm(weights_CI, self.items_ID, out=grad_states[rows]).mul_(factors_C1).sub_(target_items_CD)
         grad_items.addmm_(weights_CI.T, weighted_CD).index_add_(0, targets_C, target_states_CD, alpha=-1)
         if grad_bias:
             grad_bias[0].addmv_(weights_CI.T, factors_C1[:, 0])
