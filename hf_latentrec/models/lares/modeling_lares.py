@@ -18,7 +18,14 @@ from .layer_stacks import build_stack
 from .recurrent_depth import draw_initial_state
 from .rollouts import RolloutOutput, roll_out
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
-from .sequential_recommender import SequentialOutput, SequentialRecommender, _count, _last_states, targets_of
+from .sequential_recommender import (
+    SequentialOutput,
+    SequentialRecommender,
+    _count,
+    _evaluating,
+    _last_states,
+    targets_of,
+)
 from .text_fusion import TextFusion
 
 
@@ -289,6 +296,11 @@ class LaresForSequentialRecommendation(SequentialRecommender):
             user_states=states[-1],
         )
         if intermediate_step is not None:
+            if not 1 <= intermediate_step <= len(states):
+                raise ValueError(
+                    f"{type(self).__name__}: intermediate_step is {intermediate_step}; the pass has the steps 1 to "
+                    f"{len(states)}"
+                )
             output.step_states = states[intermediate_step - 1]
         if view_input_ids is not None:
             steps = num_steps if view_num_steps is None else view_num_steps
@@ -300,10 +312,8 @@ class LaresForSequentialRecommendation(SequentialRecommender):
     def step_states(self, histories: list[list[str]], num_steps: int, seed: int = 0) -> torch.Tensor:
         """The user states after every step, [K, B, D]: what the model would recommend by if it stopped there."""
         input_ids = self.encode_histories(histories)
-        was_training = self.training
-        self.eval()
-        states = self.model(input_ids, num_steps=num_steps, seed=seed)
-        self.train(was_training)
+        with _evaluating(self):
+            states = self.model(input_ids, num_steps=num_steps, seed=seed)
         return torch.stack([_last_states(state, input_ids) for state in states])
 
 

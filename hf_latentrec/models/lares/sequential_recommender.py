@@ -158,7 +158,8 @@ class SequentialRecommender(PreTrainedModel):
         if negative_ids is None:
             negative_ids = self.draw_negatives(targets)
         candidates_G1M = torch.cat([targets[:, None], negative_ids], dim=1)
-        scores = (self.get_input_embeddings()(candidates_G1M) @ states[..., None])[..., 0].float()
+        vectors = F.embedding(candidates_G1M - 1, self.item_embeddings)
+        scores = (vectors @ states[..., None])[..., 0].float()
         if self.config.objective == "sampled_softmax":
             return -scores.log_softmax(-1)[:, 0].sum()
         return -(F.logsigmoid(scores[:, 0]).sum() + F.logsigmoid(-scores[:, 1:]).sum())
@@ -175,9 +176,13 @@ class SequentialRecommender(PreTrainedModel):
 
     @torch.inference_mode()
     def user_states(self, histories: Sequence[Sequence[str]], **encoder_kwargs: Any) -> torch.Tensor:
-        """States [B, D] after the histories (item ids, oldest first); the newest `max_history` items count."""
+        """
+        States [B, D] after the histories (item ids, oldest first), in evaluation mode; the newest `max_history` items
+        count.
+        """
         input_ids = self.encode_histories(histories)
-        states = _last_states(self.encode(input_ids, **encoder_kwargs), input_ids)
+        with _evaluating(self):
+            states = _last_states(self.encode(input_ids, **encoder_kwargs), input_ids)
         if not torch.isfinite(states).all():
             row = int(torch.isfinite(states).all(-1).int().argmin())
             raise ValueError(
@@ -215,6 +220,10 @@ class SequentialRecommender(PreTrainedModel):
             ValueError: for a model without an item table, an empty history, an unknown item, or no allowed item.
         """
         items = self._require_items()
+        if k < 1 or batch_size < 1:
+            raise ValueError(
+                f"{type(self).__name__}: k is {k} and batch_size {batch_size}; pass a positive number for each"
+            )
         allowed_I = self._allowed(allowed_items)
         recommended = []
         with _evaluating(self):
@@ -256,6 +265,10 @@ class SequentialRecommender(PreTrainedModel):
             recommended.
         """
         items = self._require_items()
+        if len(targets) != len(histories):
+            raise ValueError(
+                f"{type(self).__name__}: {len(histories)} histories but {len(targets)} targets; pass one per history"
+            )
         target_rows = torch.from_numpy(items.rows(targets)).to(self.device)
         with _evaluating(self):
             score_block = self._scorer(histories, self._allowed(None), exclude_seen, encoder_kwargs)
@@ -318,8 +331,8 @@ class SequentialRecommender(PreTrainedModel):
 
     def resize_item_embeddings(self, items: ItemTable) -> None:
         """
-        Takes up a catalog that has grown. New rows are drawn at random and stay cold, so they are not recommended,
-        until a training run has seen them.
+        Takes up a catalog that has grown. New rows are drawn at random and are cold, so they are not recommended.
+        After training on data that holds them, set `items` to a table with the popularity of that data.
 
         Args:
             items (`ItemTable`): the items of now, in their order, then the new ones.
