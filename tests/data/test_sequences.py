@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from hf_latentrec import ItemTable
-from hf_latentrec.data import SequenceDataset
+from hf_latentrec.data import SequenceDataset, training_popularity
 from hf_latentrec.data.sequences import IGNORE_INDEX, random_bits
 
 
@@ -145,3 +145,18 @@ def test_examples_that_are_none(packed, histories, targets, message):
     columns = {"user_id": [f"u{row}" for row in range(len(targets))], "history": histories, "target": targets}
     with pytest.raises(ValueError, match=message):
         SequenceDataset(Dataset.from_dict(columns), ITEMS, packed=packed)
+
+
+def test_popularity_counts_every_training_event_once():
+    """Against a count of the events themselves: histories repeat them, and long ones are cut."""
+    rng = np.random.default_rng(3)
+    events = {f"u{user}": [f"i{item}" for item in rng.integers(0, 9, rng.integers(2, 30))] for user in range(12)}
+    rows = [
+        {"user_id": user, "history": sequence[max(0, end - 5) : end], "target": sequence[end]}
+        for user, sequence in events.items()
+        for end in range(1, len(sequence))
+    ]
+    ids = [f"i{item}" for item in range(11)]  # two of them never occur
+    counts = [sum(sequence.count(item_id) for sequence in events.values()) for item_id in ids]
+    assert training_popularity(Dataset.from_list(rows), ids).tolist() == counts
+    assert counts[-2:] == [0, 0]
