@@ -10,6 +10,7 @@ from sequential_arguments import SequentialTestArguments
 
 from hf_latentrec.models.lares.configuration_lares import AGGREGATIONS, BACKBONES
 from hf_latentrec.trainer import LaresTrainingConfig
+from hf_latentrec.trainer.contrastive_losses import SIMILARITIES
 from hf_latentrec.trainer.lares_grpo_config import POLICIES, REWARDS
 
 
@@ -117,6 +118,14 @@ class LaresRunConfig(LaresTrainingConfig):
         default="outputs/lares", metadata={"help": "Folder for models and results, one folder for each stage."}
     )
     learning_rate: float = field(default=3e-3, metadata={"help": "Learning rate of AdamW in SPT."})
+    similarity: str = field(
+        default="cosine",
+        metadata={
+            "help": "What the alignments compare by; the paper's 'dot' outweighs the recommendation loss on the "
+            "synthetic data.",
+            "choices": list(SIMILARITIES),
+        },
+    )
     num_train_epochs: float = field(default=12.0, metadata={"help": "Epochs of SPT at most."})
     per_device_train_batch_size: int = field(
         default=64, metadata={"help": "Rows per process and step of SPT, each a history with all its targets."}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,13 @@ class LaresStage(Stage):
         settings (`dict`, *optional*): of the model's configuration, beside the shared ones.
         training (`dict`, *optional*): of the trainer, beside the shared ones.
         selects_samples (`bool`, *optional*, defaults to `True`): post-training learns from selected samples alone.
+        reads_text (`bool`, *optional*, defaults to `False`): its backbone knows items by their text, too.
     """
 
     settings: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     selects_samples: bool = True
+    reads_text: bool = False
     model_class = "LaresForSequentialRecommendation"
 
     @property
@@ -101,7 +103,12 @@ def starting_model(
     from hf_latentrec import LaresForSequentialRecommendation
 
     if not stage.reinforces:
-        return LaresForSequentialRecommendation(setup.config(stage, settings), items=setup.items)
+        reads_text = settings["backbone"] == "tedrec"
+        config = setup.config(replace(stage, reads_text=reads_text), settings)
+        model = LaresForSequentialRecommendation(config, items=setup.items)
+        if reads_text:
+            model.model.fusion.set_texts(setup.item_text, setup.items.is_cold)
+        return model
     dropout = {"dropout": stage_args.rpt_dropout, "attention_dropout": stage_args.rpt_dropout}
     model = AutoModel.from_pretrained(folder / stage.start_from, **dropout)
     now = {"items": setup.items.fingerprint, "split": setup.test.split_fingerprint}

@@ -73,7 +73,7 @@ class SequenceDataset:
                 items=pl.concat_list(pl.col("history").list.tail(max_history), "target"),
                 targets=pl.concat_list(pl.col("history").list.tail(max_history).list.len().cast(pl.Int64)),
             )
-        self.packed, self.max_history = packed, max_history
+        self.packed, self.max_history, self.items_fingerprint = packed, max_history, items.fingerprint
         self.user_ids: list[str] = rows["user_id"].to_list()
         length = rows["items"].list.len().to_numpy().astype(np.int64)
         if (length < 2).any():
@@ -117,6 +117,7 @@ class SequenceDataset:
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """`input_ids` and `labels` [n] int64 (-100: no target), `samples` [targets] int64, `user_id`."""
+        row = range(len(self))[row]  # also from the end; an IndexError beyond
         start, stop = self.offsets[row], self.offsets[row + 1]
         following = self.items[start + 1 : stop]
         return {
@@ -187,7 +188,7 @@ def training_popularity(train: Dataset, item_ids: Sequence[str]) -> np.ndarray:
 def random_bits(numbers: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """64 random bits for each number, seed and epoch (the finalizer of SplitMix64), uint64."""
     with np.errstate(over="ignore"):
-        key = np.uint64(seed * 0x9E3779B97F4A7C15 + epoch * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
+        key = np.uint64(seed * 0xD6E8FEB86659FD93 + epoch * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
         bits = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

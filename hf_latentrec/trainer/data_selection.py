@@ -66,7 +66,7 @@ def select_samples(
             inputs = {name: batch[name].to(model.device) for name in ("input_ids", "labels")}
             if "position_ids" in batch:
                 inputs["position_ids"] = batch["position_ids"].to(model.device)
-            trials = initial_states(batch["token_ids"], num_trials, model.config, key).to(model.device)
+            trials = initial_states(batch["token_ids"], num_trials, model, key).to(model.device)
             ranks_NT = model(**inputs, rollout_states=trials).ranks.cpu().numpy()
             selected.append(batch["samples"].numpy()[within_top(ranks_NT, top)])
     samples = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *gather_object(selected)]))

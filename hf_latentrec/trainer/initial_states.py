@@ -15,11 +15,11 @@ from ..models.lares.recurrent_depth import to_initial_state
 
 
 if TYPE_CHECKING:
-    from ..models.lares.configuration_lares import LaresConfig
+    from ..models.lares.modeling_lares import LaresForSequentialRecommendation
 
 
 def initial_states(
-    token_ids: torch.Tensor, num_rollouts: int, config: LaresConfig, key: int, stream: int = 0
+    token_ids: torch.Tensor, num_rollouts: int, model: LaresForSequentialRecommendation, key: int, stream: int = 0
 ) -> torch.Tensor:
     """
     T_0 of several rollouts of every row.
@@ -30,7 +30,8 @@ def initial_states(
     Args:
         token_ids (`torch.LongTensor` [R, W]): numbers of items, as [`NumberedCollator`] gives them.
         num_rollouts (`int`): G.
-        config ([`LaresConfig`]): standard deviation, scale and width of the state.
+        model ([`LaresForSequentialRecommendation`]): whose states they are. One that looks at the whole window has a
+            state for each of its slots, W = `max_history`.
         key (`int`): a seed.
         stream (`int`, *optional*, defaults to 0): another one, for further states under the same key.
 
@@ -38,12 +39,16 @@ def initial_states(
         `torch.Tensor` [R, G, W, D], on the CPU.
 
     Example:
-        >>> from hf_latentrec import LaresConfig
-        >>> initial_states(torch.tensor([[1, 2, 0]]), 4, LaresConfig(num_items=9), key=1).shape
+        >>> from hf_latentrec import LaresConfig, LaresForSequentialRecommendation
+        >>> model = LaresForSequentialRecommendation(LaresConfig(num_items=9))
+        >>> initial_states(torch.tensor([[1, 2, 0]]), 4, model, key=1).shape
         torch.Size([1, 4, 3, 64])
     """
+    config = model.config
     shape = (num_rollouts, config.hidden_size)
     tokens_RW = token_ids.cpu().numpy()
+    if not model.causal:  # a row is one history, and the numbers of its slots start with that of its first item
+        tokens_RW = tokens_RW[:, :1] + np.arange(config.max_history)
     numbers_RGWD = tokens_RW[:, None, :, None] * np.prod(shape) + np.arange(np.prod(shape)).reshape(shape)[:, None, :]
     # 24 bits are what a float32 between 0 and 1 can hold; the half keeps clear of both ends.
     bits = (random_bits(numbers_RGWD, key, stream) >> np.uint64(40)).astype(np.float32)

@@ -99,12 +99,13 @@ class LaresGRPOTrainer(RolloutTrainer):
         Initial states [B, G, L, D] of every rollout and of the reference, the items [N, G, K] that the policy is
         judged by, and the rollouts' advantages [N, G].
         """
+        policy = self.accelerator.unwrap_model(self.model)
         key, dropout_seed = torch.randint(2**62, (2,), generator=generator).tolist()
         rollouts = []
         for number, batch in enumerate(batches):
             rollout = {name: batch.get(name) for name in ("input_ids", "position_ids", "labels")}
             for stream, name in enumerate(("initial_states", "reference_states")):
-                states = initial_states(batch["token_ids"], self.args.num_generations, self.model.config, key, stream)
+                states = initial_states(batch["token_ids"], self.args.num_generations, policy, key, stream)
                 rollout[name] = states.to(self.args.device)
             # Neither micro-batches nor processes must drop the same.
             place = number * self.args.world_size + self.args.process_index

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..data.sequence_augmentations import AugmentedView
 from ..data.sequence_collator import SequenceCollator, View, same_target_view
@@ -25,29 +26,54 @@ class SequentialTrainer(RecTrainer):
         args (`SequentialTrainingConfig`): settings.
         train_dataset (`SequenceDataset`, *optional*): packed for a causal model, unpacked for one that looks at the
             whole window.
+        eval_dataset (`SequenceDataset`, *optional*): likewise; its loss is without the contrastive one, whose views
+            are drawn from the training data.
         kwargs: as for [`RecTrainer`].
 
     Raises:
-        ValueError: as [`RecTrainer`]; for another kind of data set, or packed rows for a model that is not causal.
+        ValueError: as [`RecTrainer`]; for another kind of data set, packed rows for a model that is not causal, longer
+            histories than the model reads, or other items than the model's.
     """
 
     config_class = SequentialTrainingConfig
 
     def __init__(self, model: nn.Module, args: SequentialTrainingConfig, *, train_dataset: Any = None, **kwargs: Any):
-        name = type(self).__name__
         if train_dataset is not None:
-            if not isinstance(train_dataset, SequenceDataset):
-                raise ValueError(
-                    f"{name}: train_dataset is a {type(train_dataset).__name__}; pass SequenceDataset(examples, items)"
-                )
-            if train_dataset.packed and not model.causal:
-                raise ValueError(
-                    f"{name}: {type(model).__name__} looks at the whole window, so a pass gives the state of one "
-                    "history only; pass SequenceDataset(..., packed=False)"
-                )
+            self.check_dataset(model, train_dataset, "train_dataset")
             seed = args.seed if args.data_seed is None else args.data_seed
             kwargs.setdefault("data_collator", SequenceCollator(train_dataset, self.views(args), seed))
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
+
+    def check_dataset(self, model: nn.Module, dataset: Any, argument: str) -> None:
+        """Raises a `ValueError` where a data set does not fit the model."""
+        name = f"{type(self).__name__}: {argument}"
+        if not isinstance(dataset, SequenceDataset):
+            raise ValueError(f"{name} is a {type(dataset).__name__}; pass SequenceDataset(examples, items)")
+        if dataset.packed and not model.causal:
+            raise ValueError(
+                f"{name} is packed, but {type(model).__name__} looks at the whole window, so a pass gives the state "
+                "of one history only; pass SequenceDataset(..., packed=False)"
+            )
+        if dataset.max_history > model.config.max_history:
+            raise ValueError(
+                f"{name} has max_history {dataset.max_history}, but the model reads {model.config.max_history}; pass "
+                f"SequenceDataset(..., max_history={model.config.max_history})"
+            )
+        if model.items is not None and dataset.items_fingerprint != model.items.fingerprint:
+            raise ValueError(
+                f"{name} numbers items by another table than the model; pass SequenceDataset(examples, model.items)"
+            )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As in transformers; the collator is that of the data set, without views."""
+        chosen = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset = self.eval_dataset[chosen] if isinstance(chosen, str) else chosen
+        self.check_dataset(self.accelerator.unwrap_model(self.model), dataset, "eval_dataset")
+        training_collator, self.data_collator = self.data_collator, SequenceCollator(dataset)
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
 
     def views(self, args: SequentialTrainingConfig) -> Sequence[View | None]:
         """What the contrastive loss compares; see [`SequenceCollator`]."""

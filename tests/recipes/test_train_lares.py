@@ -14,6 +14,8 @@ from safetensors import safe_open
 from transformers import AutoModel
 from trl import TrlParser
 
+import hf_latentrec.data
+from hf_latentrec.data import make_synthetic
 from hf_latentrec.evaluation import PROTOCOLS, load_ranks, ranking_metrics
 
 
@@ -173,6 +175,17 @@ def test_a_run_that_was_cut_goes_on_to_the_same_metrics(data_dir, tmp_path, monk
         whole, resumed = (saved(tmp_path / name, stage, "test_metrics.json") for name in ("whole", "cut"))
         assert resumed["nothing filtered"] == pytest.approx(whole["nothing filtered"])
     assert len(later) == 1 and first.exists()
+
+
+@pytest.mark.parametrize("backbone", ["fmlp", "tedrec"])
+def test_other_backbones(tmp_path, backbone, monkeypatch):
+    """On synthetic data, whose items have titles."""
+    small = {"num_users": 20, "num_items": 60, "max_length": 10}
+    monkeypatch.setattr(hf_latentrec.data, "make_synthetic", lambda: make_synthetic(**small))
+    run(f"--output_dir={tmp_path}", f"--backbone={backbone}", *ONE_PROTOCOL, "--stages", "spt", "rpt")
+    rpt = AutoModel.from_pretrained(tmp_path / "rpt")
+    assert (rpt.config.backbone, rpt.config.text_size) == (backbone, 256 if backbone == "tedrec" else 1)
+    assert 0 < saved(tmp_path, "rpt", "test_metrics.json")["nothing filtered"]["HR@10"] <= 1
 
 
 def test_a_selection_of_other_settings_is_refused(out, data_dir, tmp_path):

@@ -23,7 +23,7 @@ def loop_ranks(model, dataset) -> np.ndarray:
     ranks = []
     for row in range(len(dataset)):
         batch = NumberedCollator(dataset)([dataset[row]])
-        states = initial_states(batch["token_ids"], TRIALS, model.config, key)[0]
+        states = initial_states(batch["token_ids"], TRIALS, model, key)[0]
         for place in range(batch["input_ids"].shape[1]):
             target = int(batch["labels"][0, place])
             if target == IGNORE_INDEX:

@@ -117,8 +117,7 @@ def loop_loss(model, old, reference, rollout, args) -> tuple[torch.Tensor, list[
     return loss / (G * len(targets)), all_rewards
 
 
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("policy", ["target", "hybrid", "top"])
+@pytest.mark.parametrize("policy, packed", [("target", True), ("hybrid", True), ("top", True), ("hybrid", False)])
 def test_loss_and_gradient_equal_the_loop(make_trainer, policy, packed):
     trainer = make_trainer(packed, policy=policy, reward="ndcg", reward_k=30)
     model = moved(trainer.model)  # so that policy and reference differ
@@ -146,6 +145,24 @@ def test_later_steps_on_a_rollout_are_clipped_against_the_old_policy(make_traine
     torch.testing.assert_close(trainer.compute_loss(trainer.model, rollout), expected, atol=1e-4, rtol=1e-4)
     clipped = {name: float(pair[0] / pair[1]) for name, pair in trainer.means._sums.items() if "clip" in name}
     assert 0 < clipped["clip_ratio/low_mean"] < 1 and 0 < clipped["clip_ratio/high_mean"] < 1
+
+
+@pytest.mark.parametrize("backbone", ["fmlp", "bsarec"])
+def test_backbones_that_look_at_the_whole_window(make_trainer, backbone):
+    trainer = make_trainer(packed=False, toy={"backbone": backbone}, learning_rate=1e-2, reward_k=25)
+    rollout = rollout_of(trainer, 8)
+    assert rollout["initial_states"].shape == (8, G, 6, 16)
+    (row,) = (rollout["labels"][5] != IGNORE_INDEX).nonzero()[0].tolist()
+    for number in range(G):
+        scores = trainer.model(
+            rollout["input_ids"][5:6, : row + 1], initial_state=rollout["initial_states"][5:6, number]
+        ).logits[0]  # fmt: skip
+        found = trainer.score(trainer.model, rollout).logps[5, number, -1]
+        torch.testing.assert_close(found, scores.log_softmax(-1)[rollout["judged_items"][5, number, -1]])
+    before = copy.deepcopy(trainer.model.state_dict())
+    trainer.train()
+    assert any(log.get("frac_reward_zero_std", 1) < 1 for log in trainer.state.log_history)
+    assert all(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
 
 
 def test_a_group_without_spread_adds_no_policy_gradient(make_trainer):

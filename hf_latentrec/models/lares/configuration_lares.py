@@ -1,6 +1,6 @@
 """Configuration of LARES."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: `strict` checks types, and passes over those that are text.
 
 from huggingface_hub.dataclasses import strict
 

@@ -15,10 +15,11 @@ from .configuration_lares import LaresConfig
 from .frequency_layers import check_one_sequence_per_row, to_window, window_mask
 from .item_table import ItemTable
 from .layer_stacks import build_stack
+from .recommending import evaluating, last_states
 from .recurrent_depth import draw_initial_state
 from .rollouts import RolloutOutput, roll_out
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
-from .sequential_recommender import SequentialOutput, SequentialRecommender, _count, _last_states, targets_of
+from .sequential_recommender import SequentialOutput, SequentialRecommender, divisor, targets_of
 from .text_fusion import TextFusion
 
 
@@ -281,14 +282,19 @@ class LaresForSequentialRecommendation(SequentialRecommender):
             return roll_out(self, input_ids, position_ids, labels, rollout_states, num_steps, judged_items, policy)
         if labels is None:
             states = self.encode(input_ids, position_ids, num_steps=num_steps, initial_state=initial_state, seed=seed)
-            return SequentialOutput(logits=self.score(_last_states(states, input_ids)))
+            return SequentialOutput(logits=self.score(last_states(states, input_ids)))
         index, targets = targets_of(labels)
         states = self.model(input_ids, position_ids, num_steps, initial_state, seed, index)
         output = SequentialOutput(
-            loss=self.item_loss(states[-1], targets, negative_ids) / _count(targets, num_items_in_batch),
+            loss=self.item_loss(states[-1], targets, negative_ids) / divisor(targets, num_items_in_batch),
             user_states=states[-1],
         )
         if intermediate_step is not None:
+            if not 1 <= intermediate_step <= len(states):
+                raise ValueError(
+                    f"{type(self).__name__}: intermediate_step is {intermediate_step}; the pass has the steps 1 to "
+                    f"{len(states)}"
+                )
             output.step_states = states[intermediate_step - 1]
         if view_input_ids is not None:
             steps = num_steps if view_num_steps is None else view_num_steps
@@ -300,11 +306,9 @@ class LaresForSequentialRecommendation(SequentialRecommender):
     def step_states(self, histories: list[list[str]], num_steps: int, seed: int = 0) -> torch.Tensor:
         """The user states after every step, [K, B, D]: what the model would recommend by if it stopped there."""
         input_ids = self.encode_histories(histories)
-        was_training = self.training
-        self.eval()
-        states = self.model(input_ids, num_steps=num_steps, seed=seed)
-        self.train(was_training)
-        return torch.stack([_last_states(state, input_ids) for state in states])
+        with evaluating(self):
+            states = self.model(input_ids, num_steps=num_steps, seed=seed)
+        return torch.stack([last_states(state, input_ids) for state in states])
 
 
 __all__ = ["Aggregation", "LaresForSequentialRecommendation", "LaresModel"]

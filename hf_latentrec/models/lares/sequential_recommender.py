@@ -1,11 +1,10 @@
-"""The base of every item-ID recommender: a loss, scores of the catalog, recommendations, and a catalog that may grow.
+"""The base of every item-ID recommender: a loss, scores of the catalog, and a catalog that may grow.
 
 Shapes: B rows, L positions, D hidden, I items, G targets, V rows of views.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from .configuration_sequential import SequentialConfig
-from .item_scores import item_cross_entropy, ranks_of, top_items
+from .item_scores import item_cross_entropy
 from .item_table import ITEMS_FILE, ItemTable
-from .sequence_encoders import last_positions
+from .recommending import RecommendingMixin, last_states
 
 
 IGNORE_INDEX = -100
@@ -48,7 +47,7 @@ class SequentialOutput(ModelOutput):
     auxiliary_losses: dict[str, torch.Tensor] | None = None
 
 
-class SequentialRecommender(PreTrainedModel):
+class SequentialRecommender(RecommendingMixin, PreTrainedModel):
     """
     An item-ID recommender. A subclass writes [`encode`] and holds its item embeddings where `get_input_embeddings`
     finds them; row 0 of these is padding, and the item of table row `r` has row `r + 1`.
@@ -140,10 +139,10 @@ class SequentialRecommender(PreTrainedModel):
         """
         if labels is None:
             states_BLD = self.encode(input_ids, position_ids, **encoder_kwargs)
-            return SequentialOutput(logits=self.score(_last_states(states_BLD, input_ids)))
+            return SequentialOutput(logits=self.score(last_states(states_BLD, input_ids)))
         index, targets = targets_of(labels)
         user_states = self.states_at(input_ids, position_ids, index, **encoder_kwargs)
-        loss = self.item_loss(user_states, targets, negative_ids) / _count(targets, num_items_in_batch)
+        loss = self.item_loss(user_states, targets, negative_ids) / divisor(targets, num_items_in_batch)
         view_states = None
         if view_input_ids is not None:
             view_states = self.states_at(view_input_ids, view_position_ids, view_index, **encoder_kwargs)
@@ -158,7 +157,8 @@ class SequentialRecommender(PreTrainedModel):
         if negative_ids is None:
             negative_ids = self.draw_negatives(targets)
         candidates_G1M = torch.cat([targets[:, None], negative_ids], dim=1)
-        scores = (self.get_input_embeddings()(candidates_G1M) @ states[..., None])[..., 0].float()
+        vectors = F.embedding(candidates_G1M - 1, self.item_embeddings)
+        scores = (vectors @ states[..., None])[..., 0].float()
         if self.config.objective == "sampled_softmax":
             return -scores.log_softmax(-1)[:, 0].sum()
         return -(F.logsigmoid(scores[:, 0]).sum() + F.logsigmoid(-scores[:, 1:]).sum())
@@ -171,155 +171,12 @@ class SequentialRecommender(PreTrainedModel):
         others = torch.randint(1, self.config.num_items, shape, device=targets.device)
         return others + (others >= targets[:, None])
 
-    # Inference
-
-    @torch.inference_mode()
-    def user_states(self, histories: Sequence[Sequence[str]], **encoder_kwargs: Any) -> torch.Tensor:
-        """States [B, D] after the histories (item ids, oldest first); the newest `max_history` items count."""
-        input_ids = self.encode_histories(histories)
-        states = _last_states(self.encode(input_ids, **encoder_kwargs), input_ids)
-        if not torch.isfinite(states).all():
-            row = int(torch.isfinite(states).all(-1).int().argmin())
-            raise ValueError(
-                f"{type(self).__name__}: the state after history {row} is not finite; the model's weights are broken"
-            )
-        return states
-
-    @torch.inference_mode()
-    def recommend(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int = 10,
-        exclude_seen: bool = False,
-        allowed_items: Sequence[str] | None = None,
-        batch_size: int = 1024,
-        block_size: int | None = None,
-        **encoder_kwargs: Any,
-    ) -> list[list[dict[str, Any]]]:
-        """
-        The best items for every history.
-
-        Args:
-            histories (`Sequence[Sequence[str]]`): item ids, oldest first.
-            k (`int`, *optional*, defaults to 10): items per history; fewer come back where fewer may be recommended.
-            exclude_seen (`bool`, *optional*, defaults to `False`): leave out what is in the history.
-            allowed_items (`Sequence[str]`, *optional*): recommend only these.
-            batch_size (`int`, *optional*, defaults to 1024): histories at once.
-            block_size (`int`, *optional*): items scored at once; by default so many that 64 MiB hold the scores.
-            encoder_kwargs: of the model's [`encode`].
-
-        Returns:
-            `list` of one `list[dict]` per history, best first: `item_id`, `title`, `score` (a logit).
-
-        Raises:
-            ValueError: for a model without an item table, an empty history, an unknown item, or no allowed item.
-        """
-        items = self._require_items()
-        allowed_I = self._allowed(allowed_items)
-        recommended = []
-        with _evaluating(self):
-            for start in range(0, len(histories), batch_size):
-                batch = histories[start : start + batch_size]
-                score_block = self._scorer(batch, allowed_I, exclude_seen, encoder_kwargs)
-                scores, rows = top_items(score_block, len(batch), len(items), min(k, len(items)), block_size)
-                recommended += [
-                    [
-                        {"item_id": items.item_ids[row], "title": items.titles[row], "score": score}
-                        for row, score in zip(row_list, score_list, strict=True)
-                        if score != -float("inf")
-                    ]
-                    for row_list, score_list in zip(rows.tolist(), scores.tolist(), strict=True)
-                ]
-        return recommended
-
-    @torch.inference_mode()
-    def rank_targets(
-        self,
-        histories: Sequence[Sequence[str]],
-        targets: Sequence[str],
-        exclude_seen: bool = False,
-        block_size: int | None = None,
-        **encoder_kwargs: Any,
-    ) -> np.ndarray:
-        """
-        Rank of a target after each history among all items that may be recommended.
-
-        Args:
-            histories (`Sequence[Sequence[str]]`, length B): item ids, oldest first.
-            targets (`Sequence[str]`, length B): item ids.
-            exclude_seen (`bool`, *optional*, defaults to `False`): as in [`recommend`].
-            block_size (`int`, *optional*): as in [`recommend`].
-            encoder_kwargs: of the model's [`encode`].
-
-        Returns:
-            `np.ndarray` [B], int64: from 1; of equal scores the lower row ranks first. 0 where the target may not be
-            recommended.
-        """
-        items = self._require_items()
-        target_rows = torch.from_numpy(items.rows(targets)).to(self.device)
-        with _evaluating(self):
-            score_block = self._scorer(histories, self._allowed(None), exclude_seen, encoder_kwargs)
-            return ranks_of(score_block, target_rows, len(items), block_size).cpu().numpy()
-
-    def encode_histories(self, histories: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Item ids to `input_ids` [B, L]; the newest `max_history` items of each history."""
-        items = self._require_items()
-        lengths = np.array([min(len(history), self.config.max_history) for history in histories])
-        if not len(lengths) or not lengths.all():
-            where = f"history {int(np.argmin(lengths))} is empty" if len(lengths) else "there are no histories"
-            raise ValueError(f"{type(self).__name__}: {where}; pass at least one item of each user")
-        flat = items.rows([item_id for history in histories for item_id in history[-self.config.max_history :]])
-        input_ids = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
-        input_ids[np.arange(lengths.max()) < lengths[:, None]] = flat + 1
-        return torch.from_numpy(input_ids).to(self.device)
-
-    def _scorer(self, histories, allowed_I: torch.Tensor, exclude_seen: bool, encoder_kwargs: dict):
-        """Scores a block of items, -inf for what may not be recommended."""
-        states = self.user_states(histories, **encoder_kwargs)
-        if exclude_seen:
-            users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-            seen = self._require_items().rows([item_id for history in histories for item_id in history])
-            users, seen = torch.from_numpy(users).to(self.device), torch.from_numpy(seen).to(self.device)
-
-        def score_block(block: slice) -> torch.Tensor:
-            scores = self.score(states, block).float().masked_fill(~allowed_I[block], -torch.inf)
-            if exclude_seen:
-                inside = (seen >= block.start) & (seen < block.stop)
-                scores[users[inside], seen[inside] - block.start] = -torch.inf
-            return scores
-
-        return score_block
-
-    def _allowed(self, allowed_items: Sequence[str] | None) -> torch.Tensor:
-        """Which rows may be recommended, [I] bool: those that are allowed, and have a meaningful score."""
-        items = self._require_items()
-        allowed = np.ones(len(items), dtype=bool) if self.scores_cold_items else ~items.is_cold
-        if allowed_items is not None:
-            chosen = np.zeros_like(allowed)
-            chosen[items.rows(allowed_items)] = True
-            allowed &= chosen
-        if not allowed.any():
-            raise ValueError(
-                f"{type(self).__name__}: none of the items may be recommended: {int(items.is_cold.sum()):,} of "
-                f"{len(items):,} never occur in training, and allowed_items "
-                f"{'is not given' if allowed_items is None else f'names {len(allowed_items)}'}"
-            )
-        return torch.from_numpy(allowed).to(self.device)
-
-    def _require_items(self) -> ItemTable:
-        if self.items is None:
-            raise ValueError(
-                f"{type(self).__name__} has no item table; build it with items=ItemTable(...), or load it from a "
-                f"folder that holds {ITEMS_FILE}"
-            )
-        return self.items
-
     # Catalog
 
     def resize_item_embeddings(self, items: ItemTable) -> None:
         """
-        Takes up a catalog that has grown. New rows are drawn at random and stay cold, so they are not recommended,
-        until a training run has seen them.
+        Takes up a catalog that has grown. New rows are drawn at random and are cold, so they are not recommended.
+        After training on data that holds them, set `items` to a table with the popularity of that data.
 
         Args:
             items (`ItemTable`): the items of now, in their order, then the new ones.
@@ -382,11 +239,6 @@ class SequentialRecommender(PreTrainedModel):
         return loaded
 
 
-def _last_states(states_BLD: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-    """State [B, D] of the last item of each row."""
-    return states_BLD[torch.arange(len(input_ids), device=input_ids.device), last_positions(input_ids)]
-
-
 def targets_of(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Where in labels [B, L], row after row, a next item is, and which (row + 1); both [G]."""
     labels = labels.flatten()
@@ -394,21 +246,9 @@ def targets_of(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return index, labels[index]
 
 
-def _count(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
+def divisor(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
+    """What a sum over targets [G] is divided by."""
     return max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch
 
 
-class _evaluating:
-    """Evaluation mode for a while."""
-
-    def __init__(self, model: nn.Module):
-        self.model, self.was_training = model, model.training
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *exception: Any) -> None:
-        self.model.train(self.was_training)
-
-
-__all__ = ["IGNORE_INDEX", "SequentialOutput", "SequentialRecommender"]
+__all__ = ["IGNORE_INDEX", "SequentialOutput", "SequentialRecommender", "divisor", "targets_of"]

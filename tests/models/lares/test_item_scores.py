@@ -38,7 +38,8 @@ def check_gradients(ours: torch.Tensor, theirs: torch.Tensor, inputs: list[torch
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_cross_entropy_and_its_gradients(monkeypatch, chunk, with_bias):
-    monkeypatch.setattr(item_scores, "CHUNK_SCORES", chunk)
+    monkeypatch.setattr(item_scores, "CACHED_SCORES", chunk)
+    monkeypatch.setattr(item_scores, "LEAST_ROWS", 1)
     states, items, *bias = inputs = make_inputs(with_bias)
     loss, expected = item_cross_entropy(states, items, TARGETS, *bias), expected_losses(*inputs).sum()
     torch.testing.assert_close(loss, expected)
@@ -48,7 +49,8 @@ def test_cross_entropy_and_its_gradients(monkeypatch, chunk, with_bias):
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_log_probs_and_their_gradients(monkeypatch, chunk, with_bias):
-    monkeypatch.setattr(item_scores, "CHUNK_SCORES", chunk)
+    monkeypatch.setattr(item_scores, "CACHED_SCORES", chunk)
+    monkeypatch.setattr(item_scores, "LEAST_ROWS", 1)
     states, items, *bias = inputs = make_inputs(with_bias)
     log_probs, expected = item_log_probs(states, items, TARGETS, *bias), -expected_losses(*inputs)
     torch.testing.assert_close(log_probs, expected)

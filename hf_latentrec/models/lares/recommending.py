@@ -1,0 +1,194 @@
+"""Recommendations and ranks of item-ID recommenders: histories of item ids in, items of the catalog out.
+
+Shapes: B rows, L positions, D hidden, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .item_scores import Scorer, ranks_of, top_items
+from .item_table import ITEMS_FILE, ItemTable
+from .sequence_encoders import last_positions
+
+
+class RecommendingMixin:
+    """What a [`SequentialRecommender`] offers once it is trained; it stands on its `encode`, `score` and `items`."""
+
+    @torch.inference_mode()
+    def user_states(self, histories: Sequence[Sequence[str]], **encoder_kwargs: Any) -> torch.Tensor:
+        """
+        States [B, D] after the histories (item ids, oldest first), in evaluation mode; the newest `max_history` items
+        count.
+        """
+        input_ids = self.encode_histories(histories)
+        with evaluating(self):
+            states = last_states(self.encode(input_ids, **encoder_kwargs), input_ids)
+        if not torch.isfinite(states).all():
+            row = int(torch.isfinite(states).all(-1).int().argmin())
+            raise ValueError(
+                f"{type(self).__name__}: the state after history {row} is not finite; the model's weights are broken"
+            )
+        return states
+
+    @torch.inference_mode()
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = False,
+        allowed_items: Sequence[str] | None = None,
+        batch_size: int = 1024,
+        block_size: int | None = None,
+        **encoder_kwargs: Any,
+    ) -> list[list[dict[str, Any]]]:
+        """
+        The best items for every history.
+
+        Args:
+            histories (`Sequence[Sequence[str]]`): item ids, oldest first.
+            k (`int`, *optional*, defaults to 10): items per history; fewer come back where fewer may be recommended.
+            exclude_seen (`bool`, *optional*, defaults to `False`): leave out what is in the history.
+            allowed_items (`Sequence[str]`, *optional*): recommend only these.
+            batch_size (`int`, *optional*, defaults to 1024): histories at once.
+            block_size (`int`, *optional*): items scored at once; by default so many that 64 MiB hold the scores.
+            encoder_kwargs: of the model's [`encode`].
+
+        Returns:
+            `list` of one `list[dict]` per history, best first: `item_id`, `title`, `score` (a logit).
+
+        Raises:
+            ValueError: for a model without an item table, an empty history, an unknown item, or no allowed item.
+        """
+        items = self._require_items()
+        if k < 1 or batch_size < 1:
+            raise ValueError(
+                f"{type(self).__name__}: k is {k} and batch_size {batch_size}; pass a positive number for each"
+            )
+        allowed_I = self._allowed(allowed_items)
+        recommended = []
+        with evaluating(self):
+            for start in range(0, len(histories), batch_size):
+                batch = histories[start : start + batch_size]
+                score_block = self._scorer(batch, allowed_I, exclude_seen, encoder_kwargs)
+                scores, rows = top_items(score_block, len(batch), len(items), min(k, len(items)), block_size)
+                recommended += [
+                    [
+                        {"item_id": items.item_ids[row], "title": items.titles[row], "score": score}
+                        for row, score in zip(row_list, score_list, strict=True)
+                        if score != -float("inf")
+                    ]
+                    for row_list, score_list in zip(rows.tolist(), scores.tolist(), strict=True)
+                ]
+        return recommended
+
+    @torch.inference_mode()
+    def rank_targets(
+        self,
+        histories: Sequence[Sequence[str]],
+        targets: Sequence[str],
+        exclude_seen: bool = False,
+        block_size: int | None = None,
+        **encoder_kwargs: Any,
+    ) -> np.ndarray:
+        """
+        Rank of a target after each history among all items that may be recommended.
+
+        Args:
+            histories (`Sequence[Sequence[str]]`, length B): item ids, oldest first.
+            targets (`Sequence[str]`, length B): item ids.
+            exclude_seen (`bool`, *optional*, defaults to `False`): as in [`recommend`].
+            block_size (`int`, *optional*): as in [`recommend`].
+            encoder_kwargs: of the model's [`encode`].
+
+        Returns:
+            `np.ndarray` [B], int64: from 1; of equal scores the lower row ranks first. 0 where the target may not be
+            recommended.
+        """
+        items = self._require_items()
+        if len(targets) != len(histories):
+            raise ValueError(
+                f"{type(self).__name__}: {len(histories)} histories but {len(targets)} targets; pass one per history"
+            )
+        target_rows = torch.from_numpy(items.rows(targets)).to(self.device)
+        with evaluating(self):
+            score_block = self._scorer(histories, self._allowed(None), exclude_seen, encoder_kwargs)
+            return ranks_of(score_block, target_rows, len(items), block_size).cpu().numpy()
+
+    def encode_histories(self, histories: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Item ids to `input_ids` [B, L]; the newest `max_history` items of each history."""
+        items = self._require_items()
+        lengths = np.array([min(len(history), self.config.max_history) for history in histories])
+        if not len(lengths) or not lengths.all():
+            where = f"history {int(np.argmin(lengths))} is empty" if len(lengths) else "there are no histories"
+            raise ValueError(f"{type(self).__name__}: {where}; pass at least one item of each user")
+        flat = items.rows([item_id for history in histories for item_id in history[-self.config.max_history :]])
+        input_ids = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
+        input_ids[np.arange(lengths.max()) < lengths[:, None]] = flat + 1
+        return torch.from_numpy(input_ids).to(self.device)
+
+    def _scorer(self, histories, allowed_I: torch.Tensor, exclude_seen: bool, encoder_kwargs: dict) -> Scorer:
+        """Scores a block of items, -inf for what may not be recommended."""
+        states = self.user_states(histories, **encoder_kwargs)
+        if exclude_seen:
+            users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+            seen = self._require_items().rows([item_id for history in histories for item_id in history])
+            users, seen = torch.from_numpy(users).to(self.device), torch.from_numpy(seen).to(self.device)
+
+        def score_block(block: slice) -> torch.Tensor:
+            scores = self.score(states, block).float().masked_fill(~allowed_I[block], -torch.inf)
+            if exclude_seen:
+                inside = (seen >= block.start) & (seen < block.stop)
+                scores[users[inside], seen[inside] - block.start] = -torch.inf
+            return scores
+
+        return score_block
+
+    def _allowed(self, allowed_items: Sequence[str] | None) -> torch.Tensor:
+        """Which rows may be recommended, [I] bool: those that are allowed, and have a meaningful score."""
+        items = self._require_items()
+        allowed = np.ones(len(items), dtype=bool) if self.scores_cold_items else ~items.is_cold
+        if allowed_items is not None:
+            chosen = np.zeros_like(allowed)
+            chosen[items.rows(allowed_items)] = True
+            allowed &= chosen
+        if not allowed.any():
+            raise ValueError(
+                f"{type(self).__name__}: none of the items may be recommended: {int(items.is_cold.sum()):,} of "
+                f"{len(items):,} never occur in training, and allowed_items "
+                f"{'is not given' if allowed_items is None else f'names {len(allowed_items)}'}"
+            )
+        return torch.from_numpy(allowed).to(self.device)
+
+    def _require_items(self) -> ItemTable:
+        if self.items is None:
+            raise ValueError(
+                f"{type(self).__name__} has no item table; build it with items=ItemTable(...), or load it from a "
+                f"folder that holds {ITEMS_FILE}"
+            )
+        return self.items
+
+
+def last_states(states_BLD: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    """State [B, D] of the last item of each row."""
+    return states_BLD[torch.arange(len(input_ids), device=input_ids.device), last_positions(input_ids)]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+__all__ = ["RecommendingMixin", "evaluating", "last_states"]

@@ -1,0 +1,60 @@
+"""Two steps of plain SGD by each algorithm, so that the weights move by the gradients; the second batch is uneven.
+
+Run as `sequential_job.py OUT` on any number of processes; the main one writes the change of every weight and the logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+from safetensors.torch import save_file
+
+from tests.models.lares.toy_models import make_model
+from tests.trainer.sequential_runs import make_dataset, make_trainer
+
+
+ALGORITHMS = ("sasrec", "duorec", "cl4srec", "lares")
+# Seven rows of one to three targets: batches of 4, then of 3, which are 2 and 1 on two processes.
+SEQUENCES = [[1, 2, 6], [3, 4, 5, 6], [7, 2], [8, 9, 1, 2], [5, 2], [6, 1, 5], [11, 4]]
+
+
+def run(algorithm: str, out: Path) -> None:
+    kind = "lares" if algorithm == "lares" else "sasrec"
+    model = make_model(kind, **({"initial_std": 0.0} if kind == "lares" else {}))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    settings = {
+        "max_steps": 2, "per_device_train_batch_size": 4 // int(os.environ["WORLD_SIZE"]), "optim": "sgd",
+        "learning_rate": 0.1, "max_grad_norm": 0.0, "weight_decay": 0.0,
+        "accelerator_config": {"even_batches": False},
+    }  # fmt: skip
+    if algorithm == "lares":
+        settings |= {"tla_weight": 0.5, "sla_weight": 0.5}
+    elif algorithm != "sasrec":
+        settings |= {"contrastive": algorithm, "contrastive_weight": 0.5, "similarity": "cosine", "temperature": 0.5}
+    trainer = make_trainer(out / "run", kind, model, make_dataset(sequences=SEQUENCES), **settings)
+    trainer.train()
+    if trainer.is_world_process_zero():
+        out.mkdir(parents=True, exist_ok=True)
+        moved = {
+            name: (parameter.detach() - before[name]).contiguous() for name, parameter in model.named_parameters()
+        }
+        save_file(moved, out / "moved.safetensors")
+        logs = [log for log in trainer.state.log_history if "loss" in log]
+        (out / "logs.json").write_text(json.dumps({"world_size": trainer.args.world_size, "steps": logs}))
+
+
+def main(out: Path) -> None:
+    for algorithm in ALGORITHMS:
+        run(algorithm, out / algorithm)
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
+    # Background threads of the backends now and then abort the interpreter's teardown, after the result is written.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,57 @@
+"""InfoNCE against double loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hf_latentrec.trainer.contrastive_losses import gather_samples, info_nce
+from tests.models.lares import written_out
+
+
+def cosine(rows: torch.Tensor) -> torch.Tensor:
+    return torch.stack([row / row.square().sum().sqrt() for row in rows])
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_info_nce_and_its_gradients(similarity, temperature):
+    first, second = (torch.randn(5, 3, requires_grad=True) for _ in range(2))
+    views = (cosine(first), cosine(second)) if similarity == "cosine" else (first, second)
+    losses, expected = info_nce(first, second, temperature, similarity), written_out.info_nce(*views, temperature)
+    assert losses.shape == (5,)
+    torch.testing.assert_close(losses.sum(), expected)
+    for found, wanted in zip(
+        torch.autograd.grad(losses.sum(), (first, second)), torch.autograd.grad(expected, (first, second)), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_losses_are_those_of_the_samples():
+    """Two alike views that differ from all others cost nothing; a sample whose views differ costs."""
+    first = 10 * torch.eye(4)
+    second = first.clone()
+    second[2] = 0
+    losses = info_nce(first, second)
+    assert losses[[0, 1, 3]].max() < 1e-2 < 1 < losses[2]
+
+
+def test_one_sample_has_nothing_to_be_confused_with():
+    assert info_nce(torch.randn(1, 3), torch.randn(1, 3)).tolist() == [0]
+
+
+def test_half_precision_is_compared_in_float32():
+    first, second = torch.randn(2, 5, 3).bfloat16()
+    losses = info_nce(first, second)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, info_nce(first.float(), second.float()))
+
+
+def test_one_process_gathers_its_own_samples():
+    first, second = torch.randn(2, 5, 3)
+    assert gather_samples(first, second) == (first, second, 0)
+
+
+def test_an_unknown_similarity():
+    with pytest.raises(ValueError, match="similarity is 'euclid'; choose one of"):
+        info_nce(torch.randn(2, 3), torch.randn(2, 3), similarity="euclid")
