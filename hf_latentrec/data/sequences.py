@@ -6,7 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,9 +15,6 @@ from datasets import Dataset
 from .packing import pack_examples
 from .schema import to_polars
 
-
-if TYPE_CHECKING:
-    from ..models.lares.item_table import ItemTable
 
 IGNORE_INDEX = -100
 
@@ -62,7 +59,7 @@ class SequenceDataset:
     ```
     """
 
-    def __init__(self, examples: Dataset, items: ItemTable, max_history: int = 20, packed: bool = True):
+    def __init__(self, examples: Dataset, items: Any, max_history: int = 20, packed: bool = True):
         if len(examples) == 0:
             raise ValueError("SequenceDataset: there are no examples; pass a split with at least one")
         if packed:

@@ -43,7 +43,7 @@ def test_counts():
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
 def test_the_room_imports_neither_torch_nor_a_model(path):
-    if path.name == "collators.py":
+    if path.name in ("collators.py", "sequence_collator.py"):
         pytest.skip("batches are tensors")
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
