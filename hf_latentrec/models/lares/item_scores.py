@@ -192,23 +192,26 @@ def top_items(
     """
     best_scores = best_rows = None
     for block in item_blocks(num_rows, num_items, block_size):
-        scores = score_block(block)
-        rows = torch.arange(block.start, block.stop, device=scores.device).expand(len(scores), -1)
-        if best_scores is not None:
+        scores, rows = _stable_topk(score_block(block), k)
+        rows = rows + block.start
+        if best_scores is not None:  # earlier blocks first: their rows are lower
             scores, rows = torch.cat([best_scores, scores], dim=1), torch.cat([best_rows, rows], dim=1)
-        best_scores, place = _stable_topk(scores, min(k, scores.shape[1]))
-        best_rows = rows.gather(1, place)
+            scores, place = _stable_topk(scores, k)
+            rows = rows.gather(1, place)
+        best_scores, best_rows = scores, rows
     return best_scores, best_rows
 
 
 def _stable_topk(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `topk`; among equal scores the lower index comes first."""
-    border = scores.topk(k, dim=1).values[:, -1:]
-    # Above the border everything is taken; at the border the lowest indices are.
-    key = torch.where(scores > border, 2, (scores == border).to(torch.int64))
-    width = scores.shape[1]
-    order = torch.arange(width, device=scores.device)
-    chosen = (key * width + (width - 1 - order)).topk(k, dim=1).indices.sort(dim=1).values
+    """As `topk`, of all columns where there are fewer; among equal scores the lower index comes first."""
+    k = min(k, scores.shape[1])
+    values, chosen = scores.topk(k, dim=1)
+    border = values[:, -1:]
+    if ((scores >= border).sum(1) > k).any():
+        # More than fit stand at the border: above it everything is taken, and of those on it the lowest indices.
+        key = torch.where(scores > border, 2, (scores == border).to(torch.int64)) * scores.shape[1]
+        chosen = (key - torch.arange(scores.shape[1], device=scores.device)).topk(k, dim=1).indices
+    chosen = chosen.sort(dim=1).values
     values, place = scores.gather(1, chosen).sort(dim=1, descending=True, stable=True)
     return values, chosen.gather(1, place)
 
