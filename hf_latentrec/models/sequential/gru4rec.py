@@ -31,9 +31,8 @@ class GRU4RecConfig(SequentialConfig):
 
     def _check(self) -> None:
         super()._check()
-        for field in ("gru_size", "num_hidden_layers"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"GRU4RecConfig: {field} is {getattr(self, field)}; pass a positive number")
+        if self.gru_size < 1:
+            raise ValueError(f"GRU4RecConfig: gru_size is {self.gru_size}; pass a positive number")
 
 
 class GRU4RecForSequentialRecommendation(SequentialRecommender):

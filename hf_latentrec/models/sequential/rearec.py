@@ -11,7 +11,7 @@ from ..lares.configuration_sequential import SequentialConfig
 from ..lares.item_scores import CHUNK_SCORES, item_cross_entropy
 from ..lares.item_table import ItemTable
 from ..lares.sequence_encoders import LayerStack, TransformerLayer, sequence_mask
-from ..lares.sequential_recommender import IGNORE_INDEX, SequentialOutput
+from ..lares.sequential_recommender import SequentialOutput, divisor, targets_of
 from .base import EmbeddingRecommender
 
 
@@ -181,19 +181,18 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
         """As [`SequentialRecommender`], with the losses of ERL or PRL as `auxiliary_losses`."""
         if labels is None:
             return super().forward(input_ids, position_ids)
-        has_label = labels.ne(IGNORE_INDEX)
-        targets = labels[has_label]
-        count = max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch
+        index, targets = targets_of(labels)
+        count = divisor(targets, num_items_in_batch)
         history = self.read(input_ids, position_ids)
         states = self.think(*history)
-        steps = [state[has_label] for state in states]
+        steps = [state.flatten(0, 1)[index] for state in states]
         if self.config.variant == "erl":
             divergence = step_divergence(steps, self.item_embeddings / self.config.temperature)
             auxiliary = {"diversity": -self.config.diversity_weight * divergence / count}
         else:
             progressive = self.config.progressive_weight * self.progressive_loss(steps, targets, negative_ids)
             twins = self.think(*history, disturbed=states) if self.training else states
-            contrastive = self.contrastive_loss(steps, [twin[has_label] for twin in twins])
+            contrastive = self.contrastive_loss(steps, [twin.flatten(0, 1)[index] for twin in twins])
             auxiliary = {
                 "progressive": progressive / count,
                 "thought_contrastive": self.config.contrastive_weight * contrastive / count,
@@ -205,7 +204,7 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
             auxiliary_losses=auxiliary,
         )
         if view_input_ids is not None:
-            output.view_states = self.encode(view_input_ids, view_position_ids).flatten(0, 1)[view_index]
+            output.view_states = self.states_at(view_input_ids, view_position_ids, view_index)
         return output
 
     def progressive_loss(
