@@ -121,6 +121,7 @@ def test_settings_reach_the_trainers(ablations):
 
 
 def test_depths_are_tested_drawn_and_kept(out, data_dir, capsys):
+    pytest.importorskip("matplotlib")
     for stage in ("spt", "rpt"):
         depths = saved(out, stage, "depths.json")
         assert list(depths["depths"]) == ["1", "3", "5"] and depths["protocol"] == "nothing filtered"
