@@ -11,6 +11,8 @@ from .metrics import check_cutoffs, hit_rate, ndcg, ranking_metrics
 from .popularity import GroupMetrics, metrics_by_popularity, popular_items
 from .ranking_evaluator import PROTOCOLS, EvaluationResult, RankingEvaluator
 from .ranks import RankFile, load_ranks, save_ranks
+from .recommendation_files import Recommendations, load_recommendations, save_recommendations
+from .run import EvaluatedItems, EvaluationRun
 from .sequential_evaluator import SequentialEvaluator
 from .tables import format_metric_table, format_seed_table
 
@@ -18,7 +20,9 @@ from .tables import format_metric_table, format_seed_table
 __all__ = [
     "DECODERS",
     "PROTOCOLS",
+    "EvaluatedItems",
     "EvaluationResult",
+    "EvaluationRun",
     "Explanation",
     "FactorStatistics",
     "GroupMetrics",
@@ -26,6 +30,7 @@ __all__ = [
     "RankFile",
     "RankingEvaluator",
     "RecEvaluator",
+    "Recommendations",
     "SequentialEvaluator",
     "check_cutoffs",
     "disentanglement_score",
@@ -34,6 +39,7 @@ __all__ = [
     "format_seed_table",
     "hit_rate",
     "load_ranks",
+    "load_recommendations",
     "measure_factors",
     "measure_latency",
     "metrics_by_popularity",
@@ -41,4 +47,5 @@ __all__ = [
     "popular_items",
     "ranking_metrics",
     "save_ranks",
+    "save_recommendations",
 ]

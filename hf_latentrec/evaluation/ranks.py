@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from .metrics import check_ranks
 
 
+OWN_COLUMNS = frozenset({"user_id", "rank", "num_thoughts"})
 _METADATA_KEY = b"hf_latentrec.ranks"
 
 
@@ -34,12 +35,15 @@ class RankFile:
             How the ranks came about: `split_fingerprint`, `protocol`, `num_beams` and whatever the writer added.
         num_thoughts (`np.ndarray` of `int64`, shape `[U]`, *optional*):
             How many thoughts each user had, where the file tells.
+        columns (`dict[str, np.ndarray]`, each of shape `[U]`):
+            What else the file tells of each user, for example `target`, `target_popularity`, `history_length`.
     """
 
     user_ids: list[str]
     ranks: np.ndarray
     metadata: dict[str, Any]
     num_thoughts: np.ndarray | None = None
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def save_ranks(
@@ -51,10 +55,11 @@ def save_ranks(
     protocol: str,
     num_beams: int | None,
     num_thoughts: ArrayLike | None = None,
+    columns: Mapping[str, ArrayLike] | None = None,
     **metadata: Any,
 ) -> None:
     """
-    Write one parquet row `user_id, rank[, num_thoughts]` per user, with the circumstances as JSON in the schema.
+    Write one parquet row `user_id, rank[, num_thoughts, ...]` per user, with the circumstances as JSON in the schema.
 
     Args:
         path (`str` or `Path`):
@@ -71,11 +76,14 @@ def save_ranks(
             Candidates per user; a target beyond them has rank 0. `None` where every item was ranked.
         num_thoughts (`ArrayLike` of `int`, shape `[U]`, *optional*):
             How many thoughts each user had.
+        columns (`Mapping[str, ArrayLike]`, each of shape `[U]`, *optional*):
+            What else is known of each user: numbers or text.
         **metadata:
             Anything else that JSON can hold, for example `checkpoint="stage1"`.
 
     Raises:
-        `ValueError`: a user appears twice, the lengths differ, or a rank is not one.
+        `ValueError`: a user appears twice, the lengths differ, a column has a name of the file's own, or a rank is
+            not one.
         `TypeError`: metadata that JSON cannot hold.
 
     Example:
@@ -85,15 +93,16 @@ def save_ranks(
         >>> load_ranks(path).metadata["num_beams"]
         50
     """
-    columns = {"user_id": pa.array(user_ids, pa.string()), "rank": _ranks_of(user_ids, ranks)}
+    ranks_U = _ranks_of(user_ids, ranks)
+    columns = dict(columns or {})
+    if own := sorted(OWN_COLUMNS & columns.keys()):
+        raise ValueError(f"save_ranks: the column {own[0]!r} is the file's own; give yours another name")
     if num_thoughts is not None:
         columns["num_thoughts"] = np.asarray(num_thoughts, dtype=np.int64)
-        if len(columns["num_thoughts"]) != len(user_ids):
-            raise ValueError(
-                f"save_ranks: {len(user_ids)} user_ids but {len(columns['num_thoughts'])} num_thoughts; give one per "
-                "user"
-            )
-    table = pa.table(columns)
+    for name, column in columns.items():
+        if len(column) != len(user_ids):
+            raise ValueError(f"save_ranks: {len(user_ids)} user_ids but {len(column)} {name}; give one per user")
+    table = pa.table({"user_id": pa.array(user_ids, pa.string()), "rank": ranks_U, **columns})
     _check_users(table["user_id"], where="save_ranks")
     circumstances = {"split_fingerprint": split_fingerprint, "protocol": protocol, "num_beams": num_beams, **metadata}
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(circumstances, sort_keys=True)})
@@ -135,7 +144,8 @@ def load_ranks(path: str | Path) -> RankFile:
     _check_users(table["user_id"], where=f"load_ranks: {path}")
     num_thoughts = table["num_thoughts"].to_numpy() if "num_thoughts" in table.column_names else None
     ranks = check_ranks(table["rank"].to_numpy())
-    return RankFile(table["user_id"].to_pylist(), ranks, json.loads(metadata), num_thoughts)
+    columns = {name: table[name].to_numpy() for name in table.column_names if name not in OWN_COLUMNS}
+    return RankFile(table["user_id"].to_pylist(), ranks, json.loads(metadata), num_thoughts, columns)
 
 
 def _ranks_of(user_ids: Sequence[str], ranks: ArrayLike) -> np.ndarray:

@@ -68,3 +68,20 @@ def test_other_files_are_refused(tmp_path):
         load_ranks(tmp_path / "cut.parquet")
     with pytest.raises(FileNotFoundError):
         load_ranks(tmp_path / "absent.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [({"rank": [1, 2]}, "the column 'rank' is the file's own"), ({"target": ["a"]}, "2 user_ids but 1 target")],
+)
+def test_columns_that_do_not_fit_are_refused(tmp_path, columns, match):
+    with pytest.raises(ValueError, match=match):
+        save_ranks(
+            tmp_path / "r.parquet",
+            ["u1", "u2"],
+            [1, 2],
+            split_fingerprint="s",
+            protocol="p",
+            num_beams=1,
+            columns=columns,
+        )
