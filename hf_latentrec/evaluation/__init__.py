@@ -6,10 +6,10 @@ from __future__ import annotations
 from .evaluator import DECODERS, RecEvaluator
 from .explanation import Explanation, explain
 from .factors import FactorStatistics, disentanglement_score, measure_factors
-from .latency import Latency, measure_latency
+from .latency import measure_item_latency, measure_latency
 from .metrics import check_cutoffs, hit_rate, ndcg, ranking_metrics
 from .popularity import GroupMetrics, metrics_by_popularity, popular_items
-from .ranking_evaluator import PROTOCOLS, EvaluationResult, RankingEvaluator
+from .ranking_evaluator import MATCHES, PROTOCOLS, EvaluationResult, RankedBatch, RankingEvaluator
 from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
 from .run import EvaluatedItems, EvaluationRun
@@ -19,6 +19,7 @@ from .tables import format_metric_table, format_seed_table
 
 __all__ = [
     "DECODERS",
+    "MATCHES",
     "PROTOCOLS",
     "EvaluatedItems",
     "EvaluationResult",
@@ -26,8 +27,8 @@ __all__ = [
     "Explanation",
     "FactorStatistics",
     "GroupMetrics",
-    "Latency",
     "RankFile",
+    "RankedBatch",
     "RankingEvaluator",
     "RecEvaluator",
     "Recommendations",
@@ -41,6 +42,7 @@ __all__ = [
     "load_ranks",
     "load_recommendations",
     "measure_factors",
+    "measure_item_latency",
     "measure_latency",
     "metrics_by_popularity",
     "ndcg",
