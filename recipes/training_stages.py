@@ -191,9 +191,7 @@ def evaluate_protocols(
     return results
 
 
-def rank_columns(
-    examples: Dataset, catalog: ItemCatalog | ItemTable, popularity: np.ndarray
-) -> dict[str, np.ndarray]:
+def rank_columns(examples: Dataset, catalog: ItemCatalog | ItemTable, popularity: np.ndarray) -> dict[str, np.ndarray]:
     """
     What rank files tell of each example beside its rank: `target`, `target_popularity` and `history_length`.
 

@@ -76,6 +76,7 @@ def measure_latency(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     num_users: int = 100,
     num_beams: int = 10,
+    normalize: str = "catalog",
     repeats: int = 3,
     max_cot_tokens: int | None = None,
 ) -> list[dict[str, Any]]:
@@ -97,6 +98,7 @@ def measure_latency(
         batch_sizes (`Sequence[int]`, *optional*, defaults to 1 to 64): users per batch.
         num_users (`int`, *optional*, defaults to 100): users of one measurement, less what does not fill a batch.
         num_beams (`int`, *optional*, defaults to 10): beams per user.
+        normalize (`str`, *optional*, defaults to `"catalog"`): see [`LatentReasoningMixin.generate`].
         repeats (`int`, *optional*, defaults to 3): measurements of each kind.
         max_cot_tokens (`int`, *optional*): also time the text that the model writes, of so many tokens at most, in
             place of thoughts (see [`write_text`]).
@@ -118,7 +120,9 @@ def measure_latency(
             with watch("think"):
                 inputs = write_text(model, inputs, max_cot_tokens, processor.tokenizer.pad_token_id)
         with _watched(model, watch):
-            output = model.generate(**inputs, item_trie=trie, num_beams=num_beams, num_thoughts=num_thoughts)
+            output = model.generate(
+                **inputs, item_trie=trie, num_beams=num_beams, normalize=normalize, num_thoughts=num_thoughts
+            )
         processor.post_process_recommendations(output)
 
     kinds = {True: (None, False)} if model.config.num_thoughts > 0 else {}

@@ -143,7 +143,7 @@ def test_an_accelerator_is_waited_for(monkeypatch):
 
 def test_defaults_are_those_of_the_paper_at_many_batch_sizes():
     defaults = measure_latency.__wrapped__.__kwdefaults__
-    paper = {"num_users": 100, "num_beams": 10, "repeats": 3, "max_cot_tokens": None}
+    paper = {"num_users": 100, "num_beams": 10, "normalize": "catalog", "repeats": 3, "max_cot_tokens": None}
     assert defaults == {"batch_sizes": (1, 2, 4, 8, 16, 32, 64), **paper}
 
 
