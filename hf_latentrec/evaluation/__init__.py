@@ -6,9 +6,22 @@ from __future__ import annotations
 from .evaluator import DECODERS, RecEvaluator
 from .explanation import Explanation, explain
 from .factors import FactorStatistics, disentanglement_score, measure_factors
+from .groups import GroupMetrics, length_buckets, metrics_by_group
 from .latency import Latency, measure_latency
-from .metrics import check_cutoffs, hit_rate, ndcg, ranking_metrics
-from .popularity import GroupMetrics, metrics_by_popularity, popular_items
+from .metrics import (
+    METRICS,
+    check_cutoffs,
+    hit_rate,
+    mean_average_precision,
+    metric_values,
+    mrr,
+    ndcg,
+    precision,
+    ranking_metrics,
+    recall,
+    split_metric,
+)
+from .popularity import metrics_by_popularity, popular_items
 from .ranking_evaluator import PROTOCOLS, EvaluationResult, RankingEvaluator
 from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
@@ -19,6 +32,7 @@ from .tables import format_metric_table, format_seed_table
 
 __all__ = [
     "DECODERS",
+    "METRICS",
     "PROTOCOLS",
     "EvaluatedItems",
     "EvaluationResult",
@@ -38,14 +52,22 @@ __all__ = [
     "format_metric_table",
     "format_seed_table",
     "hit_rate",
+    "length_buckets",
     "load_ranks",
     "load_recommendations",
+    "mean_average_precision",
     "measure_factors",
     "measure_latency",
+    "metric_values",
+    "metrics_by_group",
     "metrics_by_popularity",
+    "mrr",
     "ndcg",
     "popular_items",
+    "precision",
     "ranking_metrics",
+    "recall",
     "save_ranks",
     "save_recommendations",
+    "split_metric",
 ]
