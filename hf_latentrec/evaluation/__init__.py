@@ -8,6 +8,14 @@ from .explanation import Explanation, explain
 from .factors import FactorStatistics, disentanglement_score, measure_factors
 from .groups import GroupMetrics, length_buckets, metrics_by_group
 from .latency import Latency, measure_latency
+from .list_metrics import (
+    catalog_coverage,
+    gini,
+    intra_list_diversity,
+    metrics_of_lists,
+    novelty,
+    title_vectors,
+)
 from .metrics import (
     METRICS,
     check_cutoffs,
@@ -46,12 +54,15 @@ __all__ = [
     "RecEvaluator",
     "Recommendations",
     "SequentialEvaluator",
+    "catalog_coverage",
     "check_cutoffs",
     "disentanglement_score",
     "explain",
     "format_metric_table",
     "format_seed_table",
+    "gini",
     "hit_rate",
+    "intra_list_diversity",
     "length_buckets",
     "load_ranks",
     "load_recommendations",
@@ -61,8 +72,10 @@ __all__ = [
     "metric_values",
     "metrics_by_group",
     "metrics_by_popularity",
+    "metrics_of_lists",
     "mrr",
     "ndcg",
+    "novelty",
     "popular_items",
     "precision",
     "ranking_metrics",
@@ -70,4 +83,5 @@ __all__ = [
     "save_ranks",
     "save_recommendations",
     "split_metric",
+    "title_vectors",
 ]
