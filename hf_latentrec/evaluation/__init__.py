@@ -16,6 +16,7 @@ from .list_metrics import (
     novelty,
     title_vectors,
 )
+from .metric_modules import RankingMetrics, ranked_list_metrics
 from .metrics import (
     METRICS,
     check_cutoffs,
@@ -50,6 +51,7 @@ __all__ = [
     "GroupMetrics",
     "Latency",
     "RankFile",
+    "RankingMetrics",
     "RankingEvaluator",
     "RecEvaluator",
     "Recommendations",
@@ -78,6 +80,7 @@ __all__ = [
     "novelty",
     "popular_items",
     "precision",
+    "ranked_list_metrics",
     "ranking_metrics",
     "recall",
     "save_ranks",
