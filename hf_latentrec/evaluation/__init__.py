@@ -36,6 +36,7 @@ from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
 from .run import EvaluatedItems, EvaluationRun
 from .sequential_evaluator import SequentialEvaluator
+from .summary import summarize
 from .tables import format_metric_table, format_seed_table
 
 
@@ -86,5 +87,6 @@ __all__ = [
     "save_ranks",
     "save_recommendations",
     "split_metric",
+    "summarize",
     "title_vectors",
 ]
