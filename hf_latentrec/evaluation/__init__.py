@@ -36,6 +36,7 @@ from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
 from .run import EvaluatedItems, EvaluationRun
 from .sequential_evaluator import SequentialEvaluator
+from .significance import bootstrap_interval, correct_p_values, paired_t_test, wilcoxon_test
 from .summary import summarize
 from .tables import format_metric_table, format_seed_table
 
@@ -57,8 +58,10 @@ __all__ = [
     "RecEvaluator",
     "Recommendations",
     "SequentialEvaluator",
+    "bootstrap_interval",
     "catalog_coverage",
     "check_cutoffs",
+    "correct_p_values",
     "disentanglement_score",
     "explain",
     "format_metric_table",
@@ -79,6 +82,7 @@ __all__ = [
     "mrr",
     "ndcg",
     "novelty",
+    "paired_t_test",
     "popular_items",
     "precision",
     "ranked_list_metrics",
@@ -89,4 +93,5 @@ __all__ = [
     "split_metric",
     "summarize",
     "title_vectors",
+    "wilcoxon_test",
 ]
