@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .comparison import MetricComparison, check_comparable, compare_ranks
 from .evaluator import DECODERS, RecEvaluator
 from .explanation import Explanation, explain
 from .factors import FactorStatistics, disentanglement_score, measure_factors
@@ -36,12 +37,13 @@ from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
 from .run import EvaluatedItems, EvaluationRun
 from .sequential_evaluator import SequentialEvaluator
-from .significance import bootstrap_interval, correct_p_values, paired_t_test, wilcoxon_test
+from .significance import CORRECTIONS, bootstrap_interval, correct_p_values, paired_t_test, wilcoxon_test
 from .summary import summarize
-from .tables import format_metric_table, format_seed_table
+from .tables import format_metric_table, format_seed_table, format_table
 
 
 __all__ = [
+    "CORRECTIONS",
     "DECODERS",
     "METRICS",
     "PROTOCOLS",
@@ -52,20 +54,24 @@ __all__ = [
     "FactorStatistics",
     "GroupMetrics",
     "Latency",
+    "MetricComparison",
     "RankFile",
-    "RankingMetrics",
     "RankingEvaluator",
+    "RankingMetrics",
     "RecEvaluator",
     "Recommendations",
     "SequentialEvaluator",
     "bootstrap_interval",
     "catalog_coverage",
+    "check_comparable",
     "check_cutoffs",
+    "compare_ranks",
     "correct_p_values",
     "disentanglement_score",
     "explain",
     "format_metric_table",
     "format_seed_table",
+    "format_table",
     "gini",
     "hit_rate",
     "intra_list_diversity",
