@@ -1,5 +1,6 @@
-"""Ranking metrics, per-user rank files, latency, the tables that show them, and what a thought looks at (drawn by
-`.plots`; a run of reinforcement learning by `.training_plots`; both need the extra `plots`)."""
+"""Metrics of ranks, of lists and of groups of users, files of evaluated models, their comparison, latency, the tables
+that show them, and what a thought looks at (drawn by `.plots`; a run of reinforcement learning by `.training_plots`;
+both need the extra `plots`)."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ def bootstrap_interval(
     """
     Percentile interval of the mean difference over users drawn anew, with replacement.
 
-    Many users share a difference, so a resample is drawn as how often each of the different values occurs in it, which
-    is multinomial: the same distribution, at a fraction of the work.
+    Where many users share a difference, as with a metric at a cutoff, a resample is drawn as how often each of the
+    different values occurs in it, which is multinomial: the same distribution, at a fraction of the work.
 
     Args:
         differences (`ArrayLike` of `float`, shape `[U]`): each user's value of one model less that of the other.
@@ -102,12 +102,17 @@ def bootstrap_interval(
         raise ValueError(f"bootstrap_interval: confidence is {confidence}; pass a share between 0 and 1, such as 0.95")
     values, counts = np.unique(differences_U, return_counts=True)
     generator, num_users = np.random.default_rng(seed), len(differences_U)
-    block = max(1, BLOCK_ENTRIES // len(values))
+    few_values = len(values) * 4 < num_users
+    block = max(1, BLOCK_ENTRIES // (len(values) if few_values else num_users))
     means_S = np.empty(num_samples)
     for start in range(0, num_samples, block):
         size = min(block, num_samples - start)
-        drawn = generator.multinomial(num_users, counts / num_users, size=size)
-        means_S[start : start + size] = drawn @ values / num_users
+        if few_values:
+            drawn = generator.multinomial(num_users, counts / num_users, size=size)
+            means_S[start : start + size] = drawn @ values / num_users
+        else:
+            drawn = generator.integers(0, num_users, size=(size, num_users), dtype=np.int32)
+            means_S[start : start + size] = differences_U[drawn].mean(1)
     low, high = np.quantile(means_S, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

@@ -88,25 +88,33 @@ def test_wilcoxon_with_ties_equals_its_normal_approximation(num_users):
     assert wilcoxon_test(differences) == pytest.approx(slow_normal_wilcoxon(differences.tolist()))
 
 
-def test_bootstrap_has_the_quantiles_of_all_resamples():
-    differences = [-0.5, 0.25, 0.25, 1.0, 3.0]
-    means = sorted(sum(resample) / 5 for resample in product(differences, repeat=5))
-    expected = np.quantile(means, [0.1, 0.9], method="inverted_cdf")
-    # A step of the distribution is 0.05 or more, and 40,000 draws find the quantile to within one of the nearest.
-    assert bootstrap_interval(differences, 40_000, confidence=0.8) == pytest.approx(expected, abs=0.051)
-    low, high = bootstrap_interval(differences, 40_000, confidence=0.999)
-    assert low == pytest.approx(np.quantile(means, 0.0005), abs=0.06)
-    assert high == pytest.approx(np.quantile(means, 0.9995), abs=0.3)
+@pytest.mark.parametrize("differences", [[-0.5, 0.25, 0.25, 1.0, 3.0], [0, 0, 0, 0, 0, 0, 0, 0, 1]])
+def test_bootstrap_has_the_quantiles_of_all_resamples(differences):
+    n = len(differences)
+    values = sorted(set(differences))
+    chance: dict[float, float] = {}
+    for resample in product(values, repeat=n):
+        mean = round(sum(resample) / n, 9)
+        chance[mean] = chance.get(mean, 0) + math.prod(differences.count(value) / n for value in resample)
+    low, high = bootstrap_interval(differences, 40_000, confidence=0.8)
+    below = [sum(p for mean, p in chance.items() if mean < end - 1e-9) for end in (low, high)]
+    up_to = [sum(p for mean, p in chance.items() if mean <= end + 1e-9) for end in (low, high)]
+    for share, less, or_equal in zip((0.1, 0.9), below, up_to, strict=True):
+        assert less - 0.01 < share < or_equal + 0.01
 
 
-def test_bootstrap_agrees_with_drawing_users_one_by_one():
-    differences, rng = differences_of_ranks(150), np.random.default_rng(1)
-    means = [differences[rng.integers(0, 150, 150)].mean() for _ in range(20_000)]
-    assert bootstrap_interval(differences, 20_000) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=2e-3)
+@pytest.mark.parametrize("num_users", [150, 2000], ids=["many values", "few values"])
+def test_bootstrap_agrees_with_drawing_users_one_by_one(num_users):
+    differences, rng = differences_of_ranks(num_users), np.random.default_rng(1)
+    assert (len(set(differences.tolist())) * 4 < num_users) == (num_users == 2000)
+    means = [differences[rng.integers(0, num_users, num_users)].mean() for _ in range(10_000)]
+    expected = np.quantile(means, [0.025, 0.975])
+    assert bootstrap_interval(differences) == pytest.approx(expected, abs=0.04 * (expected[1] - expected[0]))
 
 
-def test_bootstrap_depends_on_its_seed_and_not_on_its_blocks(monkeypatch):
-    differences = differences_of_ranks(60)
+@pytest.mark.parametrize("num_users", [60, 1000], ids=["many values", "few values"])
+def test_bootstrap_depends_on_its_seed_and_not_on_its_blocks(num_users, monkeypatch):
+    differences = differences_of_ranks(num_users)
     first = bootstrap_interval(differences, 500, seed=3)
     assert bootstrap_interval(differences, 500, seed=4) != first
     monkeypatch.setattr(significance, "BLOCK_ENTRIES", 150)
