@@ -113,6 +113,8 @@ def test_a_cutoff_beyond_the_beams_of_one_model_is_refused(caplog):
     for metric in ("HR@11", "MRR"):
         with pytest.raises(ValueError, match=f"{metric} looks beyond the 10 items per user that A ranked"):
             compare_ranks({"A": few}, {"B": all_items}, [metric])
+    with pytest.raises(ValueError, match="HR@30 looks beyond the 10 items per user that B ranked"):
+        compare_ranks({"A": rank_file([1, 2], num_beams=20)}, {"B": few}, ["HR@30"])
     assert not caplog.records
     compare_ranks({"A": few}, {"B": few}, ["HR@11", "MRR"])
     assert [record.getMessage() for record in caplog.records] == [

@@ -71,7 +71,11 @@ def test_chosen_metrics_protocol_and_format(tmp_path, capsys):
     main([str(a), str(b), *arguments])
     out = capsys.readouterr().out
     assert FULL not in out and "Holm" not in out
-    assert [line.split()[1] for line in out.splitlines() if line.startswith("| ")] == ["metric", "MRR"]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    (row,) = expected_rows([a], [b], UNSEEN, ["MRR"])
+    assert [line[0] for line in cells] == ["metric", "MRR"]
+    assert cells[0][-2:] == ["t-test p", "Wilcoxon p"]
+    assert cells[1][-2:] == [f"{row.t_test:.4f}", f"{row.wilcoxon:.4f}"]
 
 
 def test_several_seeds_and_a_rank_file_of_its_own(tmp_path, capsys):
