@@ -9,7 +9,7 @@ from .evaluator import DECODERS, RecEvaluator
 from .explanation import Explanation, explain
 from .factors import FactorStatistics, disentanglement_score, measure_factors
 from .groups import GroupMetrics, length_buckets, metrics_by_group
-from .latency import Latency, measure_latency
+from .latency import measure_item_latency, measure_latency
 from .list_metrics import (
     catalog_coverage,
     gini,
@@ -33,7 +33,7 @@ from .metrics import (
     split_metric,
 )
 from .popularity import metrics_by_popularity, popular_items
-from .ranking_evaluator import PROTOCOLS, EvaluationResult, RankingEvaluator
+from .ranking_evaluator import MATCHES, PROTOCOLS, EvaluationResult, RankedBatch, RankingEvaluator
 from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
 from .run import EvaluatedItems, EvaluationRun
@@ -46,6 +46,7 @@ from .tables import format_metric_table, format_seed_table, format_table
 __all__ = [
     "CORRECTIONS",
     "DECODERS",
+    "MATCHES",
     "METRICS",
     "PROTOCOLS",
     "EvaluatedItems",
@@ -54,9 +55,9 @@ __all__ = [
     "Explanation",
     "FactorStatistics",
     "GroupMetrics",
-    "Latency",
     "MetricComparison",
     "RankFile",
+    "RankedBatch",
     "RankingEvaluator",
     "RankingMetrics",
     "RecEvaluator",
@@ -81,6 +82,7 @@ __all__ = [
     "load_recommendations",
     "mean_average_precision",
     "measure_factors",
+    "measure_item_latency",
     "measure_latency",
     "metric_values",
     "metrics_by_group",
