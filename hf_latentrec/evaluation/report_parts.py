@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Table:
         corner (`str`): what the first column holds.
         columns (`list[str]`): the others.
         groups (`dict[str, dict[str, list[Cell]]]`): cells by group of rows and row; the group `""` has no heading.
-        numeric (`bool`): cells are numbers, which are aligned on the right.
+        words (`set[str]`): columns of words; all others hold numbers, which are aligned on the right.
         notes (`list[str]`): what to know of the table, below it.
     """
 
@@ -62,7 +62,7 @@ class Table:
     corner: str
     columns: list[str]
     groups: dict[str, dict[str, list[Cell]]]
-    numeric: bool = True
+    words: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -80,6 +80,12 @@ class Picture:
     figure: Figure
     caption: str
     alt: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels of a page, 96 to the inch."""
+        width, height = self.figure.get_size_inches()
+        return round(96 * width), round(96 * height)
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,22 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def number_table(
+def number_table(caption: str, corner: str, rows: Mapping[str, Mapping[str, Any]], **how: Any) -> Table:
+    """
+    A [`grouped_table`] of one group without a heading.
+
+    Example:
+        >>> table = number_table("Quality", "model", {"A": {"HR@1": 0.2}, "B": {"HR@1": 0.3}}, mark="column")
+        >>> [(cell.text, cell.best) for (cell,) in table.groups[""].values()]
+        [('0.2000', False), ('0.3000', True)]
+    """
+    return grouped_table(caption, corner, {"": rows}, **how)
+
+
+def grouped_table(
     caption: str,
     corner: str,
-    rows: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Mapping[str, Mapping[str, Any]]],
     *,
     mark: str = "",
     note_of: Callable[[str, str], str] = lambda row, column: "",
@@ -128,40 +146,45 @@ def number_table(
     Args:
         caption (`str`): what it shows.
         corner (`str`): what the first column holds.
-        rows (`Mapping[str, Mapping[str, float]]`): by row and column, in the order to show; or tuples that begin with the
-            number.
-        mark (`str`, *optional*, defaults to `""`): mark the largest of every `"column"` or `"row"`, where there are
-            several to choose from. Those that look the same are all marked.
+        groups (`Mapping`): numbers by group, row and column, in the order to show; or tuples that begin with them.
+        mark (`str`, *optional*, defaults to `""`): mark the largest of every `"column"` or `"row"` of a group, where
+            there are several to choose from. Those that look the same are all marked.
         note_of (`Callable`, *optional*): what stands behind the number of a row and column.
         write (`Callable`, *optional*, defaults to four decimals): the text of a column's value.
-
-    Example:
-        >>> table = number_table("Quality", "model", {"A": {"HR@1": 0.2}, "B": {"HR@1": 0.3}}, mark="column")
-        >>> [(cell.text, cell.best) for (cell,) in table.groups[""].values()]
-        [('0.2000', False), ('0.3000', True)]
     """
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    texts = {
-        (row, column): write(column, value) for row, values in rows.items() for column, value in values.items()
-    }
-    best = _best(rows, texts, mark)
-    cells = {
-        row: [Cell(texts.get(at, NOTHING), at in best, note_of(*at)) for at in ((row, column) for column in columns)]
-        for row in rows
-    }
-    return Table(caption, corner, columns, {"": cells})
+    columns = list(dict.fromkeys(name for rows in groups.values() for row in rows.values() for name in row))
+    cells: dict[str, dict[str, list[Cell]]] = {}
+    for group, rows in groups.items():
+        texts = {(row, name): write(name, value) for row, values in rows.items() for name, value in values.items()}
+        best = _best(rows, texts, mark)
+        cells[group] = {
+            row: [Cell(texts.get((row, name), NOTHING), (row, name) in best, note_of(row, name)) for name in columns]
+            for row in rows
+        }
+    return Table(caption, corner, columns, cells)
 
 
-def stack_tables(caption: str, tables: Mapping[str, Table]) -> Table:
-    """Tables of the same columns as groups of rows of one, each under its name."""
-    first = next(iter(tables.values()))
-    return Table(caption, first.corner, first.columns, {name: table.groups[""] for name, table in tables.items()})
+def text_table(
+    caption: str, corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]], numbers: Sequence[str] = ()
+) -> Table:
+    """A table of words; but the columns `numbers` are such, already written."""
+    cells = {row: [Cell(text) for text in texts] for row, texts in rows.items()}
+    return Table(caption, corner, list(columns), {"": cells}, words=set(columns) - set(numbers))
 
 
-def text_table(caption: str, corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> Table:
-    """A table of words."""
-    cells = {row: [Cell(str(value)) for value in values] for row, values in rows.items()}
-    return Table(caption, corner, list(columns), {"": cells}, numeric=False)
+def title_of(protocol: str) -> str:
+    """The name of a protocol as a caption."""
+    return protocol[:1].upper() + protocol[1:]
+
+
+def enumerate_names(names: Iterable[str]) -> str:
+    """
+    Example:
+        >>> enumerate_names(["a", "b", "c"])
+        'a, b and c'
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _best(
@@ -187,7 +210,9 @@ __all__ = [
     "Picture",
     "Section",
     "Table",
+    "enumerate_names",
+    "grouped_table",
     "number_table",
-    "stack_tables",
     "text_table",
+    "title_of",
 ]

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from .report_parts import Evaluated, Part, Picture, Section, Table, number_table, stack_tables, text_table
+from .report_parts import (
+    Evaluated,
+    Part,
+    Picture,
+    Section,
+    Table,
+    enumerate_names,
+    grouped_table,
+    number_table,
+    text_table,
+    title_of,
+)
 from .report_plots import bar_chart
 
 
@@ -56,7 +66,7 @@ def quality_section(models: Sequence[Evaluated], ks: Sequence[int]) -> Section:
         "quality",
         bar_chart(values, metric),
         f"{metric} of every model.",
-        f"Bars: {metric} of {_enumerate(values)}, {_enumerate(protocols, 'and')}; the tables below have the numbers.",
+        f"Bars: {metric} of {enumerate_names(values)}, {enumerate_names(protocols)}; the tables have the numbers.",
     )
     tables = [_metric_table(models, protocol, main) for protocol in protocols]
     parts = [Part(pictures=[picture] if len(values) * len(protocols) > 1 else [], tables=tables)]
@@ -80,7 +90,7 @@ def _metric_table(models: Sequence[Evaluated], protocol: str, names: Sequence[st
         return "" if label == models[0].label else difference_note(models[0], ranked[label], protocol, metric)
 
     rows = {label: {name: model.summaries[protocol]["all"][name] for name in names} for label, model in ranked.items()}
-    table = number_table(_title(protocol), "Model", rows, mark="column", note_of=note_of)
+    table = number_table(title_of(protocol), "Model", rows, mark="column", note_of=note_of)
     notes = ["Bold: the best of its column."] if len(rows) > 1 else []
     if any(cell.note for row in table.groups[""].values() for cell in row):
         levels = ", ".join(f"{stars} p < {level}" for level, stars in reversed(SIGNIFICANCE_LEVELS.items()))
@@ -113,7 +123,7 @@ def _more_metrics(models: Sequence[Evaluated], protocol: str, shown: Sequence[st
     ranked = [model for model in models if protocol in model.summaries]
     names = [name for name in models[0].summaries[protocol]["all"] if name not in shown]
     rows = {name: {model.label: model.summaries[protocol]["all"][name] for model in ranked} for name in names}
-    return number_table(_title(protocol), "Metric", rows, mark="row")
+    return number_table(title_of(protocol), "Metric", rows, mark="row")
 
 
 def group_section(models: Sequence[Evaluated], ks: Sequence[int]) -> Section | None:
@@ -139,7 +149,9 @@ def _group_part(models: Sequence[Evaluated], kind: str, metrics: tuple[str, str]
         of_model = {model.label: _groups_of(model, protocol, kind) for model in models if protocol in model.summaries}
         values = {
             metric: {
-                group: {label: groups[group]["metrics"][metric] for label, groups in of_model.items() if group in groups}
+                group: {
+                    label: groups[group]["metrics"][metric] for label, groups in of_model.items() if group in groups
+                }
                 for group in groups
             }
             for metric in metrics
@@ -150,22 +162,17 @@ def _group_part(models: Sequence[Evaluated], kind: str, metrics: tuple[str, str]
                 f"{kind} {protocol}",
                 bar_chart(values[metrics[1]], metrics[1]),
                 f"{metrics[1]}, {protocol}.",
-                f"Bars: {metrics[1]} of {_enumerate(of_model, 'and')} for the groups {_enumerate(names.values(), 'and')}, "
+                f"Bars: {metrics[1]} of {enumerate_names(of_model)} for the groups {enumerate_names(names.values())}, "
                 f"{protocol}; the table below has the numbers.",
             )
         )
-        stacked = {
-            metric: number_table(
-                "", "Group", {names[group]: row for group, row in values[metric].items()}, mark="row"
-            )
-            for metric in metrics
-        }
-        table = stack_tables(_title(protocol), stacked)
+        rows = {metric: {names[group]: row for group, row in of_group.items()} for metric, of_group in values.items()}
+        table = grouped_table(title_of(protocol), "Group", rows, mark="row")
         tables.append(replace(table, notes=["Bold: the best of its row."] if len(of_model) > 1 else []))
     return Part(title, [text], pictures=pictures, tables=tables) if tables else None
 
 
-def _groups_of(model: Evaluated, protocol: str, kind: str) -> dict[str, Any]:
+def _groups_of(model: Evaluated, protocol: str, kind: str) -> dict[str, dict]:
     return model.summaries[protocol]["groups"].get(kind, {})
 
 
@@ -181,7 +188,7 @@ def list_section(models: Sequence[Evaluated]) -> Section | None:
         rows = {model.label: model.summaries.get(protocol, {}).get("lists", {}) for model in models}
         rows = {label: _spelled_out(row) for label, row in rows.items() if row}
         if rows:
-            tables.append(number_table(_title(protocol), "Model", rows, write=_write_list_metric))
+            tables.append(number_table(title_of(protocol), "Model", rows, write=_write_list_metric))
     parts = [Part(text=[LISTS], tables=tables)] if tables else []
     if popular := [_most_recommended(models[0], protocol) for protocol in models[0].run.recommendations]:
         parts.append(Part("Most recommended items", tables=popular))
@@ -209,21 +216,7 @@ def _most_recommended(model: Evaluated, protocol: str) -> Table:
         for place, row in enumerate(top[counts_I[top] > 0].tolist(), start=1)
     }
     columns = ["Item", f"Users with it among {rows_UK.shape[1]}", "Interactions in training"]
-    return text_table(_title(protocol), "Place", columns, rows)
-
-
-def _title(protocol: str) -> str:
-    return protocol[:1].upper() + protocol[1:]
-
-
-def _enumerate(names: Any, last: str = "and") -> str:
-    """
-    Example:
-        >>> _enumerate(["a", "b", "c"])
-        'a, b and c'
-    """
-    *most, end = names
-    return f"{', '.join(most)} {last} {end}" if most else end
+    return text_table(title_of(protocol), "Place", columns, rows, numbers=columns[1:])
 
 
 __all__ = ["difference_note", "group_section", "headline_metrics", "list_section", "quality_section"]
