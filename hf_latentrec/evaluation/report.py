@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .metrics import check_cutoffs
 from .plots import missing_glyphs_as_one_warning, shorten
-from .report_parts import NOTHING, Evaluated, Part, Picture, Section, Table, enumerate_names, text_table
+from .report_parts import NOTHING, Evaluated, Part, Picture, Section, Table, enumerate_names, text_table, title_of
 from .report_plots import to_png
 from .report_quality import group_section, list_section, quality_section
 from .report_thinking import depth_section, factor_section, latency_section, step_section, training_section
@@ -125,11 +125,16 @@ def _facts_section(models: Sequence[Evaluated]) -> Section:
     }
     for name, value in run.details.items():
         if text := _as_text(name, value):
-            facts[shorten(name[:1].upper() + name[1:].replace("_", " "), LABEL_WIDTH)] = text
+            facts[title_of(_spelled_out(name))] = text
     parts = [Part(facts=facts)]
     if len(models) > 1:
         parts.append(Part("Compared with", _differences(models), tables=[_baseline_table(models[1:])]))
     return Section("What was evaluated", parts)
+
+
+def _spelled_out(name: str) -> str:
+    """The name of a detail for people."""
+    return shorten(name.removeprefix("num_").replace("_", " "), LABEL_WIDTH)
 
 
 def _as_text(name: str, value: Any) -> str:
@@ -156,7 +161,7 @@ def _baseline_table(baselines: Sequence[Evaluated]) -> Table:
     }
     texts = {name: cells for name, cells in texts.items() if max(map(len, cells.values())) <= LABEL_WIDTH}
     rows = {model.label: [cells[model.label] for cells in texts.values()] for model in baselines}
-    columns = [shorten(name.replace("_", " "), LABEL_WIDTH) for name in texts]
+    columns = [_spelled_out(name) for name in texts]
     return text_table("Baselines on the same split", "Model", columns, rows)
 
 

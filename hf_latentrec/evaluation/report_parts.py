@@ -72,7 +72,7 @@ class Picture:
     Args:
         name (`str`): of its file, without the suffix.
         figure (`matplotlib.figure.Figure`): the picture.
-        caption (`str`): below it.
+        caption (`str`): below it; none where it is empty.
         alt (`str`): what it shows, for those who do not see it.
     """
 
@@ -148,7 +148,7 @@ def grouped_table(
         corner (`str`): what the first column holds.
         groups (`Mapping`): numbers by group, row and column, in the order to show; or tuples that begin with them.
         mark (`str`, *optional*, defaults to `""`): mark the largest of every `"column"` or `"row"` of a group, where
-            there are several to choose from. Those that look the same are all marked.
+            they are not all the same. Those that look like the best are marked, too.
         note_of (`Callable`, *optional*): what stands behind the number of a row and column.
         write (`Callable`, *optional*, defaults to four decimals): the text of a column's value.
     """
@@ -187,6 +187,11 @@ def enumerate_names(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def name_group(name: str, group: Mapping[str, Any]) -> str:
+    """A group of users with how many they are, which stays on one line."""
+    return f"{name} ({group['num_users']:,}\N{NO-BREAK SPACE}users)"
+
+
 def _best(
     rows: Mapping[str, Mapping[str, Any]], texts: Mapping[tuple[str, str], str], mark: str
 ) -> set[tuple[str, str]]:
@@ -197,7 +202,7 @@ def _best(
         lines.setdefault(column if mark == "column" else row, []).append((row, column))
     best = set()
     for line in lines.values():
-        if len(line) > 1:
+        if len({texts[at] for at in line}) > 1:
             text = texts[max(line, key=lambda at: rows[at[0]][at[1]])]
             best |= {at for at in line if texts[at] == text}
     return best
@@ -212,6 +217,7 @@ __all__ = [
     "Table",
     "enumerate_names",
     "grouped_table",
+    "name_group",
     "number_table",
     "text_table",
     "title_of",

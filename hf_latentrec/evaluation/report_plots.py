@@ -35,7 +35,9 @@ REWARD = re.compile(r"rewards/(.+)/mean")
 TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
-def bar_chart(values: Mapping[str, Mapping[str, float]], xlabel: str, text: str = "{:.4f}") -> Figure:
+def bar_chart(
+    values: Mapping[str, Mapping[str, float]], xlabel: str, text: str = "{:.4f}", ylabel: str = ""
+) -> Figure:
     """
     Horizontal bars in groups, from top to bottom as they are given; the value stands at the end of each.
 
@@ -43,6 +45,7 @@ def bar_chart(values: Mapping[str, Mapping[str, float]], xlabel: str, text: str 
         values (`Mapping[str, Mapping[str, float]]`): by group and series; a series may be absent from a group.
         xlabel (`str`): what the values are.
         text (`str`, *optional*, defaults to `"{:.4f}"`): how values are written.
+        ylabel (`str`, *optional*): what the groups are.
 
     Returns:
         `Figure`: with a legend where there are several series.
@@ -58,11 +61,12 @@ def bar_chart(values: Mapping[str, Mapping[str, float]], xlabel: str, text: str 
         for index in range(len(series)):
             of_series = [(where, value) for where, which, value in bars if which == index]
             drawn = axes.barh(*zip(*of_series, strict=True), height=0.9 * BAR, color=COLORS[index % len(COLORS)])
-            axes.bar_label(drawn, [text.format(value) for _, value in of_series], padding=2, fontsize=7)
+            axes.bar_label(drawn, [text.format(value) for _, value in of_series], padding=2, fontsize=7.5)
         _name_rows(axes, ticks, list(values))
         axes.set_ylim(place - GAP - BAR / 2, -BAR)
         axes.margins(x=0.15)  # for the values
         axes.set_xlabel(xlabel, fontsize=8)
+        axes.set_ylabel(ylabel, fontsize=8)
         _add_legend(figure, axes.containers, series)
     return figure
 
@@ -102,7 +106,7 @@ def stage_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
             widths = 1000 * np.array([seconds.get((*bar, stage), 0.0) for bar in bars])
             drawn = axes.barh(places, widths, left=left, height=0.9 * BAR, color=color)
             left += widths
-        axes.bar_label(drawn, [f"{total:.3g}" for total in left], padding=2, fontsize=7)
+        axes.bar_label(drawn, [f"{total:.3g}" for total in left], padding=2, fontsize=7.5)
         _name_rows(axes, places, [f"{size}, {THINKING[how]}" for size, how in bars])
         axes.set_ylim(place + BAR, -BAR)
         axes.margins(x=0.12)

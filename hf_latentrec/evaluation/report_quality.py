@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .plots import shorten
 from .report_parts import (
     Evaluated,
     Part,
@@ -14,6 +16,7 @@ from .report_parts import (
     Section,
     Table,
     enumerate_names,
+    name_group,
     grouped_table,
     number_table,
     text_table,
@@ -22,17 +25,31 @@ from .report_parts import (
 from .report_plots import bar_chart
 
 
+if TYPE_CHECKING:
+    from .run import EvaluatedItems
+
+
 CHANGE = "change"
 MOST_RECOMMENDED = 10  # items
+TITLE_WIDTH = 70  # letters
 SIGNIFICANCE_LEVELS = {0.001: "***", 0.01: "**", 0.05: "*"}
 GROUPS = {
     "popularity": (
         "Popular and long-tail targets",
         "Users by the item that they turned to next: the most frequent fifth of the items is popular, all others are "
         "the long tail.",
+        "",
     ),
-    "history length": ("Length of the history", "Users by the number of items that the model saw of them."),
-    "cold start": ("Cold items", "Users by whether the item that they turned to next was ever seen in training."),
+    "history length": (
+        "Length of the history",
+        "Users by the number of items that the model could see of them.",
+        "items in the history",
+    ),
+    "cold start": (
+        "Cold items",
+        "Users by whether the item that they turned to next was ever seen in training.",
+        "",
+    ),
 }
 LISTS = (
     "Coverage is the share of the catalog that somebody is recommended. Gini is 0 where all items are recommended "
@@ -114,7 +131,7 @@ def _protocol_part(model: Evaluated, protocols: Sequence[str], names: Sequence[s
         rows,
         write=lambda column, value: f"{value:+.1%}" if column == CHANGE else f"{value:.4f}",
     )
-    text = "The same rankings; only the items of each user's history are left out or not."
+    text = "The same model; only that the items of each user's history are left out of the ranking, or not."
     return Part("What the protocol changes", [text], tables=[table])
 
 
@@ -140,7 +157,7 @@ def group_section(models: Sequence[Evaluated], ks: Sequence[int]) -> Section | N
 
 
 def _group_part(models: Sequence[Evaluated], kind: str, metrics: tuple[str, str]) -> Part | None:
-    title, text = GROUPS[kind]
+    title, text, ylabel = GROUPS[kind]
     pictures, tables = [], []
     for protocol, summary in models[0].summaries.items():
         groups = summary["groups"].get(kind, {})
@@ -156,11 +173,11 @@ def _group_part(models: Sequence[Evaluated], kind: str, metrics: tuple[str, str]
             }
             for metric in metrics
         }
-        names = {group: f"{group} ({content['num_users']:,} users)" for group, content in groups.items()}
+        names = {group: name_group(group, content) for group, content in groups.items()}
         pictures.append(
             Picture(
                 f"{kind} {protocol}",
-                bar_chart(values[metrics[1]], metrics[1]),
+                bar_chart(values[metrics[1]], metrics[1], ylabel=ylabel),
                 f"{metrics[1]}, {protocol}.",
                 f"Bars: {metrics[1]} of {enumerate_names(of_model)} for the groups {enumerate_names(names.values())}, "
                 f"{protocol}; the table below has the numbers.",
@@ -209,7 +226,7 @@ def _most_recommended(model: Evaluated, protocol: str) -> Table:
     top = np.argsort(-counts_I, kind="stable")[:MOST_RECOMMENDED]
     rows = {
         f"{place}.": [
-            items.titles[row] or items.item_ids[row],
+            _name_item(items, row),
             f"{counts_I[row] / len(rows_UK):.1%}",
             f"{items.popularity[row]:,}",
         ]
@@ -217,6 +234,13 @@ def _most_recommended(model: Evaluated, protocol: str) -> Table:
     }
     columns = ["Item", f"Users with it among {rows_UK.shape[1]}", "Interactions in training"]
     return text_table(title_of(protocol), "Place", columns, rows, numbers=columns[1:])
+
+
+def _name_item(items: EvaluatedItems, row: int) -> str:
+    """Title and id: several items may have the same title."""
+    item_id = shorten(items.item_ids[row], TITLE_WIDTH)
+    title = shorten(items.titles[row] or "", TITLE_WIDTH)
+    return f"{title} ({item_id})" if title else item_id
 
 
 __all__ = ["difference_note", "group_section", "headline_metrics", "list_section", "quality_section"]

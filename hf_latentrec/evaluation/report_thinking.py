@@ -13,6 +13,7 @@ from .report_parts import (
     Picture,
     Section,
     enumerate_names,
+    name_group,
     grouped_table,
     number_table,
     title_of,
@@ -53,7 +54,7 @@ def depth_section(model: Evaluated, ks: Sequence[int]) -> Section | None:
     pictures = [
         Picture(
             "depth",
-            bar_chart(shares, "share of users", text="{:.1%}"),
+            bar_chart(shares, "share of users", text="{:.1%}", ylabel="thoughts"),
             f"Number of thoughts, {protocol}.",
             "Bars: share of users by number of thoughts, "
             + enumerate_names(f"{number}: {share['users']:.1%}" for number, share in shares.items())
@@ -67,7 +68,7 @@ def depth_section(model: Evaluated, ks: Sequence[int]) -> Section | None:
     groups = {name: of_depth for name, of_depth in groups.items() if of_depth}
     for name, of_depth in groups.items():
         rows[title_of(name)] = {
-            f"{depth} ({group['num_users']:,} users)": {metric: group["metrics"][metric] for metric in metrics}
+            name_group(depth, group): {metric: group["metrics"][metric] for metric in metrics}
             for depth, group in of_depth.items()
         }
     if groups:
@@ -84,7 +85,7 @@ def depth_section(model: Evaluated, ks: Sequence[int]) -> Section | None:
         pictures.append(
             Picture(
                 "quality by depth",
-                bar_chart(values, metrics[1]),
+                bar_chart(values, metrics[1], ylabel="thoughts"),
                 f"{metrics[1]} of the users with each number of thoughts.",
                 f"Bars: {metrics[1]} by number of thoughts; the table below has the numbers.",
             )
@@ -231,7 +232,7 @@ def training_section(model: Evaluated) -> Section | None:
     """
     charts = training_charts(model.run.log_history or [])
     pictures = [
-        Picture(f"training {title}", figure, f"{title}.", f"{title} against the step{_ends(figure)}.")
+        Picture(f"training {title}", figure, "", f"{title} against the step{_ends(figure)}.")
         for title, figure in charts.items()
     ]
     return Section("Training", [Part(pictures=pictures)]) if pictures else None
