@@ -150,7 +150,7 @@ def save_plots(explanation: Explanation, folder: str | Path) -> list[Path]:
     paths = []
     with missing_glyphs_as_one_warning(folder):
         for name, draw in panels.items():
-            figure = _new_figure(*_panel_size(explanation, name))
+            figure = new_figure(*_panel_size(explanation, name))
             draw(explanation, figure.add_subplot())
             paths.append(_save(figure, explanation, folder / f"{name}.png"))
         paths.append(_save(combined_figure(explanation), explanation, folder / "explanation.png"))
@@ -164,7 +164,7 @@ def combined_figure(explanation: Explanation) -> Figure:
     sizes = [[_panel_size(explanation, name) for name in panels] for panels in columns]
     widths = [max(width for width, _ in column) for column in sizes]
     heights = [sum(height for _, height in column) for column in sizes]
-    figure = _new_figure(sum(widths), max(heights))
+    figure = new_figure(sum(widths), max(heights))
     parts = figure.subfigures(1, len(columns), width_ratios=widths, squeeze=False)[0]
     for part, panels, column, height in zip(parts, columns, sizes, heights, strict=True):
         # The shorter column leaves room below, so that its panels keep their shape.
@@ -211,7 +211,7 @@ def _panel_size(explanation: Explanation, name: str) -> tuple[float, float]:
     }[name]
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

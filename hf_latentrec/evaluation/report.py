@@ -12,11 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .metrics import check_cutoffs
 from .plots import missing_glyphs_as_one_warning, shorten
+from .report_groups import group_section, list_section
 from .report_parts import NOTHING, Evaluated, Part, Picture, Section, Table, enumerate_names, text_table, title_of
 from .report_plots import to_png
-from .report_quality import group_section, list_section, quality_section
+from .report_quality import quality_section
 from .report_thinking import depth_section, factor_section, latency_section, step_section, training_section
 from .run import EvaluationRun
+from .summary import summarize
 
 
 REPORT_FILE, PICTURES = "report.html", "report-*.png"
@@ -103,8 +105,6 @@ def check_comparable(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> 
 
 def _evaluate(runs: Sequence[EvaluationRun], ks: Sequence[int]) -> list[Evaluated]:
     """All models with their metrics, and labels that tell them apart."""
-    from .summary import summarize
-
     models: dict[str, Evaluated] = {}
     for run in runs:
         check_cutoffs(ks, len(run.items.item_ids))

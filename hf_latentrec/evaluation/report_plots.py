@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .depth_plot import COLORS, draw_depths
-from .plots import draw_correlation, draw_gates, label_fonts, shorten
+from .plots import draw_correlation, draw_gates, label_fonts, new_figure, shorten
 from .training_plots import curve_of, draw_line, training_panels
 
 
-# The three above have told a missing matplotlib already.
-from matplotlib.axes import Axes  # isort: skip
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # isort: skip
-from matplotlib.figure import Figure  # isort: skip
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-DPI = 200
+DPI = 200  # twice the pixels of a page: phones have more of them, too
 WIDTH, HEIGHT = 4.2, 2.8  # inches; on a phone letters of 8 points are then still 9 pixels high
 BAR, GAP = 0.17, 0.12  # inches: a bar, and what is between two groups of bars
 LABEL_WIDTH = 26  # letters of a name that are shown
@@ -210,7 +209,7 @@ def to_png(figure: Figure) -> bytes:
         b'PNG'
     """
     file = io.BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", dpi=DPI)
     return file.getvalue()
 
 
@@ -231,10 +230,9 @@ def _training_chart(title: str, draw: Callable[[Axes], None], lines: Mapping[str
 
 
 @contextmanager
-def _new_figure(height: float, frame: bool = True):
-    """A figure and its only axes, made alike at the end; nothing here touches pyplot's global state."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+def _new_figure(height: float, frame: bool = True) -> Iterator[tuple[Figure, Axes]]:
+    """A figure and its only axes, made alike at the end."""
+    figure = new_figure(WIDTH, height)
     axes = figure.add_subplot()
     yield figure, axes
     axes.tick_params(labelsize=8)

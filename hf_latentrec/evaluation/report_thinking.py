@@ -13,8 +13,8 @@ from .report_parts import (
     Picture,
     Section,
     enumerate_names,
-    name_group,
     grouped_table,
+    name_group,
     number_table,
     title_of,
 )
@@ -105,23 +105,17 @@ def step_section(models: Sequence[Evaluated], ks: Sequence[int]) -> Section | No
     if not (steps := models[0].run.steps):
         return None
     pictures, rows = [], {}
+    metric = headline_metrics(ks)[1]
     for protocol, of_number in steps.items():
-        of_number = {int(number): metrics for number, metrics in of_number.items()}
-        metric = headline_metrics(ks)[1]
-        if not all(metric in metrics for metrics in of_number.values()):
-            continue
-        curves = {
-            model.label: {int(number): metrics[metric] for number, metrics in model.run.steps[protocol].items()}
-            for model in models
-            if model.run.steps and all(metric in row for row in model.run.steps.get(protocol, {"": {}}).values())
-        }
-        if len(of_number) > 1:
+        curves = {model.label: _curve(model, protocol, metric) for model in models}
+        curves = {label: curve for label, curve in curves.items() if curve}
+        if len(curves.get(models[0].label, {})) > 1:
             alt = f"Lines: {metric} of {enumerate_names(curves)} against the number of reasoning steps, {protocol}."
             picture = depth_chart(curves, metric)
             pictures.append(Picture(f"steps {protocol}", picture, f"{metric} by reasoning steps, {protocol}.", alt))
         rows[title_of(protocol)] = {
-            str(number): {name: _mean_and_spread(values) for name, values in metrics.items()}
-            for number, metrics in sorted(of_number.items())
+            number: {name: _mean_and_spread(values) for name, values in of_number[number].items()}
+            for number in sorted(of_number, key=int)
         }
     seeds = max(len(values) for of in steps.values() for metrics in of.values() for values in metrics.values())
     text = "The same weights, made to take each number of steps."
@@ -130,6 +124,12 @@ def step_section(models: Sequence[Evaluated], ks: Sequence[int]) -> Section | No
     caption = f"{models[0].label} by number of steps"
     table = grouped_table(caption, "Steps", rows, mark="column", write=_write_spread)
     return Section("Reasoning steps", [Part(text=[text], pictures=pictures, tables=[table])])
+
+
+def _curve(model: Evaluated, protocol: str, metric: str) -> dict[int, list[float]]:
+    """A metric of each seed by number of steps, where the model was tested so."""
+    of_number = (model.run.steps or {}).get(protocol, {})
+    return {int(number): metrics[metric] for number, metrics in of_number.items() if metric in metrics}
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
