@@ -22,7 +22,8 @@ from .summary import summarize
 
 
 REPORT_FILE, PICTURES = "report.html", "report-*.png"
-LABEL_WIDTH, FACT_WIDTH = 60, 600  # letters
+LABEL_WIDTH, CELL_WIDTH, FACT_WIDTH = 60, 160, 600  # letters
+SAME = ("part", "match")  # what rank files have to have in common, where they tell it
 
 
 def write_report(
@@ -80,7 +81,8 @@ def check_comparable(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> 
         baselines (`Sequence[EvaluationRun]`): what it is to be compared with.
 
     Raises:
-        ValueError: on another split, of other users (both fingerprints are named), or with no protocol in common.
+        ValueError: on another split, of other users (both fingerprints are named), with no protocol in common, or
+            ranked in another way.
     """
     if not run.ranks:
         raise ValueError(f"write_report: {run.label!r} holds no ranks; evaluate it with one protocol at least")
@@ -101,6 +103,13 @@ def check_comparable(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> 
                     f"write_report: {protocol}, the baseline lacks {len(mine - theirs):,} users of the run and has "
                     f"{len(theirs - mine):,} others, such as {min(mine ^ theirs)!r} {both}; evaluate both on all users"
                 )
+            how, other = run.ranks[protocol].metadata, baseline.ranks[protocol].metadata
+            for name in SAME:
+                if name in how and name in other and how[name] != other[name]:
+                    raise ValueError(
+                        f"write_report: {protocol}, {name} is {other[name]!r} for {baseline.label!r}, but "
+                        f"{how[name]!r} for {run.label!r}; evaluate both in the same way"
+                    )
 
 
 def _evaluate(runs: Sequence[EvaluationRun], ks: Sequence[int]) -> list[Evaluated]:
@@ -128,7 +137,7 @@ def _facts_section(models: Sequence[Evaluated]) -> Section:
             facts[title_of(_spelled_out(name))] = text
     parts = [Part(facts=facts)]
     if len(models) > 1:
-        parts.append(Part("Compared with", _differences(models), tables=[_baseline_table(models[1:])]))
+        parts.append(Part("Compared with", _differences(models), tables=[_differing_details(models)]))
     return Section("What was evaluated", parts)
 
 
@@ -152,17 +161,17 @@ def _as_text(name: str, value: Any) -> str:
     return shorten(f"{value:g}" if isinstance(value, float) else str(value), FACT_WIDTH)
 
 
-def _baseline_table(baselines: Sequence[Evaluated]) -> Table:
-    """What the details of several baselines say that is short enough for a table."""
-    names = dict.fromkeys(name for model in baselines for name in model.run.details if name != "split_fingerprint")
-    texts = {
-        name: {model.label: _as_text(name, model.run.details.get(name)) or NOTHING for model in baselines}
-        for name in names
+def _differing_details(models: Sequence[Evaluated]) -> Table:
+    """What the details of the models do not have in common."""
+    names = dict.fromkeys(name for model in models for name in model.run.details)
+    texts = {name: [_as_text(name, model.run.details.get(name)) or NOTHING for model in models] for name in names}
+    differing = {name: cells for name, cells in texts.items() if len(set(cells)) > 1}
+    rows = {
+        model.label: [shorten(cells[row], CELL_WIDTH) for cells in differing.values()]
+        for row, model in enumerate(models)
     }
-    texts = {name: cells for name, cells in texts.items() if max(map(len, cells.values())) <= LABEL_WIDTH}
-    rows = {model.label: [cells[model.label] for cells in texts.values()] for model in baselines}
-    columns = [_spelled_out(name) for name in texts]
-    return text_table("Baselines on the same split", "Model", columns, rows)
+    columns = [_spelled_out(name) for name in differing]
+    return text_table("In what the models differ", "Model", columns, rows)
 
 
 def _differences(models: Sequence[Evaluated]) -> list[str]:

@@ -130,6 +130,16 @@ def test_metrics_are_those_of_the_ranks_and_the_best_is_marked(page, protocol):
             assert (cell.text[6:11] == " best") == bool(cell.find("strong")) == is_best
 
 
+def test_in_what_the_models_differ(page):
+    rows = rows_of(table_of(page, "What was evaluated", "In what the models differ"))
+    assert rows[0][:3] == ["Model", "model class", "data"] and "seed" not in rows[0] and "parameters" not in rows[0]
+    assert [row[:3] for row in rows[1:]] == [
+        [HOSTILE, "Qwen3ForLatentReasoning", "amazon_beauty_2014"],
+        ["SASRec", "SASRec", "–"],
+        ["SASRec (2)", "SASRec", "–"],
+    ]
+
+
 def test_what_the_protocol_changes(page):
     rows = rows_of(table_of(page, "Ranking quality", f"{HOSTILE} under both protocols"))
     first, second = (ranking_metrics(RUN.ranks[protocol].ranks)["NDCG@10"] for protocol in (FULL, UNSEEN))
@@ -188,6 +198,10 @@ def test_baselines_of_another_split_or_of_other_users_are_refused():
         check_comparable(run, [fewer])
     with pytest.raises(ValueError, match=r"'SASRec' was evaluated with \['seen items excluded'\], 'LARES' with"):
         check_comparable(run, [replace(other, ranks={UNSEEN: file})])
+    ours = replace(run, ranks={FULL: replace(file, metadata=file.metadata | {"match": "item", "part": "test"})})
+    theirs = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"match": "title"})})
+    with pytest.raises(ValueError, match="match is 'title' for 'SASRec', but 'item' for 'LARES'"):
+        check_comparable(ours, [other, theirs])
     with pytest.raises(ValueError, match="'LARES' holds no ranks"):
         check_comparable(replace(run, ranks={}), [])
     order = np.random.default_rng(0).permutation(len(file.user_ids)).tolist()
