@@ -20,7 +20,7 @@ from .prompt_blocks import PromptBlocks
 from .tokenization import thought_token_ids
 
 
-CATALOG_FILE = "catalog.parquet"
+CATALOG_FILE = "catalog.safetensors"
 TRIE_FILE = "item_trie.safetensors"
 HISTORY_FIELD = "{history}"
 COMPACT_TEMPLATE = HISTORY_FIELD
@@ -259,7 +259,7 @@ class LatentRecProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> list[str]:
         """
-        Writes tokenizer, `processor_config.json`, `catalog.parquet` and `item_trie.safetensors`.
+        Writes tokenizer, `processor_config.json`, `catalog.safetensors` and `item_trie.safetensors`.
 
         Args:
             save_directory (`str` or `Path`): Folder; made where it does not exist.

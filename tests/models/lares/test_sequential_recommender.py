@@ -299,7 +299,7 @@ def test_a_catalog_that_does_not_continue_the_old_one(model, new, message):
 
 def test_saved_and_loaded(model, tmp_path):
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "items.parquet", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "items.json", "model.safetensors"}
     for loaded in (AutoModel.from_pretrained(tmp_path), type(model).from_pretrained(str(tmp_path))):
         assert type(loaded) is type(model) and not loaded.training
         assert loaded.recommend(HISTORIES) == model.recommend(HISTORIES)
@@ -323,11 +323,11 @@ def test_a_model_without_items(model, tmp_path):
 
 def test_a_folder_of_two_models(model, tmp_path):
     model.save_pretrained(tmp_path)
-    make_items(9).save(tmp_path / "items.parquet")
+    make_items(9).save(tmp_path / "items.json")
     with pytest.raises(ValueError, match="holds 9 items, but the model 12; the folder is mixed"):
         AutoModel.from_pretrained(tmp_path)
 
 
 def test_only_the_main_process_writes_items(model, tmp_path):
     model.save_pretrained(tmp_path, is_main_process=False)
-    assert not (tmp_path / "items.parquet").exists()
+    assert not (tmp_path / "items.json").exists()

@@ -260,10 +260,12 @@ def test_round_trip_through_auto_processor(tmp_path, registered, item_tokenizati
         popularity={"B2": 3},
     )
     files = processor.save_pretrained(tmp_path)
-    assert {"processor_config.json", "catalog.parquet", "item_trie.safetensors"} == {f.split("/")[-1] for f in files}
+    assert {"processor_config.json", "catalog.safetensors", "item_trie.safetensors"} == {
+        f.split("/")[-1] for f in files
+    }
     assert {path.name for path in tmp_path.iterdir()} == {
         "processor_config.json",
-        "catalog.parquet",
+        "catalog.safetensors",
         "item_trie.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -288,11 +290,11 @@ def test_loading_refuses_a_trie_or_a_catalog_of_another_checkpoint(tmp_path, reg
     other.item_trie.save(tmp_path / "item_trie.safetensors")
     with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*{processor.catalog.fingerprint}"):
         AutoProcessor.from_pretrained(tmp_path)
-    other.catalog.save(tmp_path / "catalog.parquet")
+    other.catalog.save(tmp_path / "catalog.safetensors")
     with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*names {processor.catalog.fingerprint}"):
         AutoProcessor.from_pretrained(tmp_path)
-    (tmp_path / "catalog.parquet").unlink()
-    with pytest.raises(OSError, match="catalog.parquet"):
+    (tmp_path / "catalog.safetensors").unlink()
+    with pytest.raises(OSError, match="catalog.safetensors"):
         AutoProcessor.from_pretrained(tmp_path)
 
 
