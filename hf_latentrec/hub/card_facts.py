@@ -239,7 +239,8 @@ def load_facts(folder: str | Path) -> CardFacts:
 
 
 _UNTOLD = {
-    "output_dir", "run_name", "report_to", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "local_rank", "project",
+    "output_dir", "run_name", "report_to", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "local_rank",
+    "project",
     "trackio_space_id", "log_level", "log_level_replica", "do_train", "do_eval", "do_predict", "accelerator_config",
     "trackio_bucket_id", "trackio_static_space_id", "length_column_name", "debug",
 }  # fmt: skip

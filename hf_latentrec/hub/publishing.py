@@ -122,6 +122,8 @@ def is_published(name: str) -> bool:
 
 def check_complete(folder: Path) -> None:
     """Raises where the folder of a recommender lacks a file."""
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{folder} holds the weights of LoRA alone; save merge_lora(model), and publish that")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json, so it is no saved model; pass the folder of a trained one")
     needed = ["model.safetensors"]
@@ -199,10 +201,13 @@ def _outcome(api: HfApi, repo_id: str, revision: str | None, head: str) -> str:
 
 def _why(error: Exception) -> str:
     """What the Hub said, or how it was lost."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    remedy = {401: "log in with `hf auth login`, or pass a token", 403: "use a token with write access to it"}
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        remedy = {401: "log in with `hf auth login`, or pass a token; ", 403: "use a token with write access; "}
+        said = error.server_message or " ".join(str(error).split())
+        return f"HTTP {status} at {error.response.url}: {remedy.get(status, '')}{said}"
     said = " ".join(str(error).split()) or type(error).__name__
-    return " ".join(filter(None, [status and f"HTTP {status}", status in remedy and f"({remedy[status]})", said]))
+    return said if error.__cause__ is None else f"{said} ({_why(error.__cause__)})"
 
 
 __all__ = ["MODEL_FILES", "PublishError", "open_repository", "publish"]

@@ -63,9 +63,9 @@ _ITEM_IDS = ("item-ids",)
 SYSTEMS: dict[str, System] = {
     "lasar": System(
         "LASAR",
-        "A language model reads the semantic IDs of a history, thinks in its hidden space for as many steps as a policy "
-        "head asks for, and writes the semantic ID of the next item. Fine-tuning first grounds the IDs and then aligns "
-        "the thoughts with the text of a teacher; reinforcement learning follows.",
+        "A language model reads the semantic IDs of a history, thinks in its hidden space for as many steps as a "
+        "policy head asks for, and writes the semantic ID of the next item. Fine-tuning first grounds the IDs and "
+        "then aligns the thoughts with the text of a teacher; reinforcement learning follows.",
         "LASAR: Latent Adaptive Semantic Aligned Reasoning for Generative Recommendation",
         (
             "Chen, Yiwen",
@@ -84,18 +84,18 @@ SYSTEMS: dict[str, System] = {
     ),
     "latentr3": System(
         "LatentR³",
-        "A language model reads the titles of a history, makes one thought with an attention layer over its own hidden "
-        "states, and writes the title of the next item. Fine-tuning is followed by reinforcement learning of the "
-        "thought alone, rewarded by how likely it makes the target.",
+        "A language model reads the titles of a history, makes one thought with an attention layer over its own "
+        "hidden states, and writes the title of the next item. Fine-tuning is followed by reinforcement learning of"
+        " the thought alone, rewarded by how likely it makes the target.",
         "Reinforced Latent Reasoning for LLM-based Recommendation",
         ("{Anonymous authors}",),
         tags=("latentr3", *_LATENT, "item-titles"),
     ),
     "flr": System(
         "FLR",
-        "A language model reads the titles of a history and makes one thought out of several factors, each of which "
-        "attends to the history in its own way and is refined in place. Three regularizers keep the factors apart, and "
-        "reinforcement learning over perturbed thoughts follows.",
+        "A language model reads the titles of a history and makes one thought out of several factors, each of which"
+        " attends to the history in its own way and is refined in place. Three regularizers keep the factors apart,"
+        " and reinforcement learning over perturbed thoughts follows.",
         "Factorized Latent Reasoning for LLM-based Recommendation",
         ("Gao, Tianqi", "Huang, Chengkai", "Wang, Zihan", "Liu, Cao", "Zeng, Ke", "Yao, Lina"),
         2026,
@@ -104,8 +104,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "lares": System(
         "LARES",
-        "A recurrent block refines the states of a whole history of item ids from a random start, for any number of "
-        "steps and with the same weights in each. It is pre-trained with two alignments of these steps and then "
+        "A recurrent block refines the states of a whole history of item ids from a random start, for any number of"
+        " steps and with the same weights in each. It is pre-trained with two alignments of these steps and then "
         "post-trained by reinforcement learning.",
         "Latent Reasoning with Recurrent Depth for Sequential Recommendation",
         ("{Anonymous authors}",),
@@ -113,16 +113,16 @@ SYSTEMS: dict[str, System] = {
     ),
     "minionerec": System(
         "MiniOneRec",
-        "A language model reads the semantic IDs of a history and writes that of the next item, without thoughts. It is "
-        "the control of LASAR.",
+        "A language model reads the semantic IDs of a history and writes that of the next item, without thoughts. "
+        "It is the control of LASAR.",
         "MiniOneRec: An Open-Source Framework for Scaling Generative Recommendation",
         year=2025,
         tags=("minionerec", "generative-recommendation", "semantic-ids"),
     ),
     "bigrec": System(
         "BIGRec",
-        "A language model reads the titles of a history and writes that of the next item, without thoughts. It is the "
-        "control of LatentR³ and FLR.",
+        "A language model reads the titles of a history and writes that of the next item, without thoughts. It is "
+        "the control of LatentR³ and FLR.",
         "A Bi-Step Grounding Paradigm for Large Language Models in Recommendation Systems",
         ("Bao, Keqin", "others"),
         2025,
@@ -156,8 +156,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "bert4rec": System(
         "BERT4Rec",
-        "A bidirectional transformer over item ids learns to fill in masked items. To recommend, the place after the "
-        "history is masked.",
+        "A bidirectional transformer over item ids learns to fill in masked items. To recommend, the place after "
+        "the history is masked.",
         "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer",
         ("Sun, Fei", "others"),
         2019,
@@ -165,8 +165,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "fmlp": System(
         "FMLP-Rec",
-        "In place of attention, learned filters in the frequency domain mix the positions of a history. The rest is a "
-        "stack of feed-forward blocks.",
+        "In place of attention, learned filters in the frequency domain mix the positions of a history. The rest is"
+        " a stack of feed-forward blocks.",
         "Filter-enhanced MLP is All You Need for Sequential Recommendation",
         ("Zhou, Kun", "Yu, Hui", "Zhao, Wayne Xin", "Wen, Ji-Rong"),
         2022,
@@ -174,8 +174,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "bsarec": System(
         "BSARec",
-        "A transformer over item ids whose attention is joined by a branch in the frequency domain. That branch scales "
-        "high frequencies apart from low ones, which attention alone would smooth away.",
+        "A transformer over item ids whose attention is joined by a branch in the frequency domain. That branch "
+        "scales high frequencies apart from low ones, which attention alone would smooth away.",
         "An Attentive Inductive Bias for Sequential Recommendation beyond the Self-Attention",
         ("Shin, Yehjin", "Choi, Jeongwhan", "Wi, Hyowon", "Park, Noseong"),
         2024,
@@ -183,8 +183,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "cl4srec": System(
         "CL4SRec",
-        "SASRec with a contrastive loss beside its own. Two random changes of a history (crop, mask, reorder) are to "
-        "have like states.",
+        "SASRec with a contrastive loss beside its own. Two random changes of a history (crop, mask, reorder) are "
+        "to have like states.",
         "Contrastive Learning for Sequential Recommendation",
         ("Xie, Xu", "others"),
         2022,
@@ -192,8 +192,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "duorec": System(
         "DuoRec",
-        "SASRec with a contrastive loss beside its own. A history is compared with itself under another dropout, and "
-        "with a history that has the same next item.",
+        "SASRec with a contrastive loss beside its own. A history is compared with itself under another dropout, "
+        "and with a history that has the same next item.",
         "Contrastive Learning for Representation Degeneration Problem in Sequential Recommendation",
         ("Qiu, Ruihong", "Huang, Zi", "Yin, Hongzhi", "Wang, Zijian"),
         2022,
@@ -201,8 +201,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "tedrec": System(
         "TedRec",
-        "Item ids and item texts are fused in the frequency domain, over the whole sequence. A transformer reads the "
-        "outcome.",
+        "Item ids and item texts are fused in the frequency domain, over the whole sequence. A transformer reads "
+        "the outcome.",
         "Sequence-level Semantic Representation Fusion for Recommender Systems",
         ("Xu, Lanling", "others"),
         2024,
@@ -210,8 +210,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "rearec": System(
         "ReaRec",
-        "After a history, a SASRec feeds its last state back to itself for a few steps before it scores the items. Its "
-        "variants, ERL and PRL, differ in what these steps learn.",
+        "After a history, a SASRec feeds its last state back to itself for a few steps before it scores the items. "
+        "Its variants, ERL and PRL, differ in what these steps learn.",
         "Think Before Recommend: Unleashing the Latent Reasoning Power for Sequential Recommendation",
         ("Tang, Jiakai", "others"),
         2025,
@@ -224,8 +224,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "item_knn": System(
         "item-KNN",
-        "Scores an item by how many people it shares with the items of a history, in cosine similarities of its nearest "
-        "neighbours. They are counted, not learned.",
+        "Scores an item by how many people it shares with the items of a history, in cosine similarities of its "
+        "nearest neighbours. They are counted, not learned.",
         "Item-based Collaborative Filtering Recommendation Algorithms",
         ("Sarwar, Badrul", "Karypis, George", "Konstan, Joseph", "Riedl, John"),
         2001,

@@ -22,8 +22,8 @@ class PublishingTrainer(Trainer):
     """
     Saves a model with its card and without pickles, and publishes it as [`publish`] does.
 
-    With `push_to_hub=True`, `save_model()` publishes, and with `hub_strategy="every_save"` so does every checkpoint: the
-    recommender of that step, without the optimizer.
+    With `push_to_hub=True`, `save_model()` publishes, and with `hub_strategy="every_save"` so does every checkpoint:
+    the recommender of that step, without the optimizer.
 
     Args:
         kwargs: for [`~transformers.Trainer`].
@@ -166,7 +166,7 @@ class PublishingTrainer(Trainer):
         try:
             message = f"Training in progress, step {self.state.global_step}"
             self._publish(checkpoint_folder, message, None, None, None, None)
-        except PublishError as error:  # no reason to lose a training run
+        except (PublishError, ValueError) as error:  # no reason to lose a training run
             logger.warning(f"{error}; training goes on")
 
 
