@@ -91,7 +91,7 @@ class PublishingTrainer(Trainer):
             "base_model": finetuned_from,
             "datasets": [dataset_tags] if isinstance(dataset_tags, str) else dataset_tags,
         }
-        self.model_card.update({"name": dataset}, **{name: value for name, value in facts.items() if value})
+        self.model_card.update({"name": dataset} if dataset else None, **{name: value for name, value in facts.items() if value})
         if self.is_world_process_zero():
             self.model_card.write(self.args.output_dir)
 
