@@ -80,6 +80,7 @@ class ModelCardCallback(TrainerCallback):
         facts = replace(
             facts,
             system=system,
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),  # LoRA may be merged meanwhile
             trainer=type(trainer).__name__,
             training=self._training(),
             hyperparameters=changed_settings(trainer.args),

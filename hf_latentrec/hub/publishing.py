@@ -120,8 +120,9 @@ def is_published(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in MODEL_FILES)
 
 
-def check_complete(folder: Path) -> None:
+def check_complete(folder: str | Path) -> None:
     """Raises where the folder of a recommender lacks a file."""
+    folder = Path(folder)
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds the weights of LoRA alone; save merge_lora(model), and publish that")
     if not (folder / "config.json").is_file():

@@ -91,7 +91,8 @@ class PublishingTrainer(Trainer):
             "base_model": finetuned_from,
             "datasets": [dataset_tags] if isinstance(dataset_tags, str) else dataset_tags,
         }
-        self.model_card.update({"name": dataset} if dataset else None, **{name: value for name, value in facts.items() if value})
+        data = {"name": dataset} if dataset else None
+        self.model_card.update(data, **{name: value for name, value in facts.items() if value})
         if self.is_world_process_zero():
             self.model_card.write(self.args.output_dir)
 

@@ -1,7 +1,7 @@
 """What a user does with a Hub, in a process of its own, since huggingface_hub reads `HF_ENDPOINT` when it is imported.
 
-Run as `hub_job.py OUT`; what was seen is written to `OUT/found.json`. The repositories are looked at by the test. Run as
-`hub_job.py OUT together`, on several processes, it trains and publishes once.
+Run as `hub_job.py OUT`; what was seen is written to `OUT/found.json`. The repositories are looked at by the test.
+Run as `hub_job.py OUT together`, on several processes, it trains and publishes once.
 """
 
 from __future__ import annotations
@@ -122,7 +122,11 @@ def lares(out: Path) -> dict[str, Any]:
     """A recommender of item ids."""
     model, history = make_toy().model, ["i0000", "i0001"]
     model.save_pretrained(out / "lares")
-    publish(out / "lares", LARES)
+    sys.path.append(str(Path(__file__).parents[2] / "recipes"))
+    import publish as recipe
+
+    told = {"title": "Mine", "license": "mit", "data_name": "toys", "data_license": "CC0"}
+    recipe.main(recipe.PublishArguments(str(out / "lares"), LARES, **told))
     there = AutoModel.from_pretrained(LARES, cache_dir=out / "cache")
     found = {"here": recommend_ids(model, history), "there": recommend_ids(there, history)}
     return {**found, "files": remote_files(LARES)}

@@ -1,7 +1,7 @@
 """A Hub on loopback: the endpoints that huggingface_hub calls to publish a model and to download it again.
 
-Everything is in memory. A commit is atomic: its files are there together or not at all, as on the Hub. Faults are asked
-for over HTTP (`POST /_faults`), so that a client in another process can be given trouble, too.
+Everything is in memory. A commit is atomic: its files are there together or not at all, as on the Hub. Faults are
+asked for over HTTP (`POST /_faults`), so that a client in another process can be given trouble, too.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ class Handler(BaseHTTPRequestHandler):
         """Finds the route of a request, and whether it is to fail."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
-        for method, pattern, route in self.routes:
-            match = re.fullmatch(pattern, path)
-            if method == self.command and match:
-                break
-        else:
+        matches = (
+            (route, re.fullmatch(pattern, path)) for method, pattern, route in self.routes if method == self.command
+        )
+        route, match = next(((route, match) for route, match in matches if match), (None, None))
+        if match is None:
             return self.error(404, f"no route {self.command} {path}")
         with self.server.hub.lock:
             if route != "set_fault":

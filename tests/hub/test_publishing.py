@@ -146,6 +146,12 @@ def test_a_trainer_publishes_checkpoints_and_a_refusal_does_not_stop_it(seen):
     assert "| learning\\_rate | 0.01 |" in card.text
 
 
+def test_the_recipe_tells_the_card_what_it_is_told(seen):
+    card = ModelCard(seen.hub.content(seen.hub.head("user/lares"), "README.md").decode())
+    assert card.data.license == "mit" and "# Mine" in card.text and "| licence of the data | CC0 |" in card.text
+    assert "from_pretrained('user/lares')" in card.text and "| data set | toys |" in card.text
+
+
 def test_two_processes_publish_once(seen):
     (size, url), (_, nothing) = seen.processes
     assert size == 2 and nothing is None and url.endswith(seen.together.head("user/together").sha)

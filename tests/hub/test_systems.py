@@ -9,6 +9,7 @@ import pytest
 import hf_latentrec
 from hf_latentrec import LaresConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig, SASRecConfig
 from hf_latentrec.hub import SYSTEMS, system_of
+from hf_latentrec.models.lares.configuration_sequential import SequentialConfig
 from hf_latentrec.trainer import SequentialTrainingConfig
 
 
@@ -41,11 +42,7 @@ def test_without_thoughts_it_is_the_control():
 
 def test_every_recommender_of_item_ids_is_a_system():
     configs = [getattr(hf_latentrec, name) for name in hf_latentrec.__all__ if name.endswith("Config")]
-    of_ids = [
-        config for config in configs if not hasattr(config(), "reasoner_config") and hasattr(config, "model_type")
-    ]
-    of_ids = [config for config in of_ids if config.model_type]
-    found = {config.__name__: system_of(config()) for config in of_ids}
+    found = {config.__name__: system_of(config()) for config in configs if issubclass(config, SequentialConfig)}
     assert len(found) == 11 and None not in found.values() and len(set(found.values())) == 11
 
 
