@@ -6,8 +6,11 @@ Run as `hub_job.py OUT together`, on several processes, it trains and publishes 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -27,6 +30,7 @@ from tests.trainer.lares_toys import make_toy
 
 
 LLM, LARES = "user/llm", "user/lares"
+CODE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 
 
 def give_trouble(route: str, kind: int | str, times: int = 99) -> None:
@@ -152,6 +156,19 @@ def trainer(out: Path) -> dict[str, Any]:
     }
 
 
+def run_snippets() -> dict[str, list[str]]:
+    """What the first snippet of each card prints, in the words of the card on the Hub."""
+    from huggingface_hub import hf_hub_download
+
+    printed = {}
+    for name in (LLM, LARES):
+        first = CODE.findall(Path(hf_hub_download(name, "README.md")).read_text())[0]
+        with contextlib.redirect_stdout(io.StringIO()) as lines:
+            exec(first, {})
+        printed[name] = lines.getvalue().splitlines()
+    return printed
+
+
 def remote_files(name: str) -> list[str]:
     from huggingface_hub import HfApi
 
@@ -176,6 +193,7 @@ def main(out: Path) -> None:
     time.sleep = lambda seconds: None  # the client waits between two attempts
     os.environ["HF_TOKEN"] = TOKEN
     found = {part.__name__: part(out) for part in (language_model, lares, trainer)}
+    found["snippets"] = run_snippets()
     (out / "found.json").write_text(json.dumps(found))
 
 

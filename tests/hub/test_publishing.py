@@ -23,7 +23,7 @@ from tests.trainer.lares_toys import make_toy
 
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB = Path(__file__).with_name("hub_job.py")
+JOB, STRANGER = (Path(__file__).with_name(name) for name in ("hub_job.py", "stranger_job.py"))
 OF_THE_HUB = ".gitattributes"
 LLM_FILES = {
     "README.md", "checksums.json", "config.json", "generation_config.json", "item_trie.safetensors",
@@ -34,19 +34,19 @@ LLM_FILES = {
 class Seen(NamedTuple):
     hub: Hub
     found: dict[str, Any]
+    by_strangers: dict[str, list[str]]
     together: Hub
     processes: list[list]
 
 
-def run_job(url: str, out: Path, *launcher: str, mode: tuple[str, ...] = ()) -> None:
+def run_job(url: str, out: Path, *command: str, folder: Path = ROOT) -> None:
     """A client in a process of its own, which huggingface_hub takes to be online."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {
         "HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(out / "home"), "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
-    command = [sys.executable, *launcher, str(JOB), str(out), *mode]
-    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, *command], env=environment, cwd=folder, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
 
 
@@ -57,13 +57,16 @@ def seen(tmp_path_factory) -> Iterator[Seen]:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     with running_hub() as one, running_hub() as other, ThreadPoolExecutor() as both:
         jobs = [
-            both.submit(run_job, one.url, alone),
-            both.submit(run_job, other.url, together, *launcher, mode=("together",)),
+            both.submit(run_job, one.url, alone, str(JOB), str(alone)),
+            both.submit(run_job, other.url, together, *launcher, str(JOB), str(together), "together"),
         ]
         for job in jobs:
             job.result()
+        stranger = tmp_path_factory.mktemp("stranger")
+        run_job(one.url, stranger, str(STRANGER), str(stranger), "user/llm", "user/lares", folder=stranger)
         processes = [json.loads((together / f"process_{rank}.json").read_text()) for rank in (0, 1)]
-        yield Seen(one.hub, json.loads((alone / "found.json").read_text()), other.hub, processes)
+        found, printed = (json.loads(path.read_text()) for path in (alone / "found.json", stranger / "printed.json"))
+        yield Seen(one.hub, found, printed, other.hub, processes)
 
 
 def without_catalog(files: list[str]) -> set[str]:
@@ -78,6 +81,11 @@ def without_catalog(files: list[str]) -> set[str]:
 def test_a_published_model_recommends_the_same(seen, part):
     found = seen.found[part]
     assert len(found["here"]) == 8 and found["there"] == found["here"]
+
+
+def test_the_snippets_of_a_card_say_the_same_to_who_has_no_library(seen):
+    assert seen.by_strangers == seen.found["snippets"]
+    assert [len(lines) for lines in seen.by_strangers.values()] == [10, 10]
 
 
 def test_push_to_hub_of_transformers_works(seen):
