@@ -72,7 +72,9 @@ class CardFacts:
         hyperparameters (`dict[str, Any]`, *optional*): settings of the trainer that differ from their defaults.
         validation (`dict[str, float]`, *optional*): metrics of the validation users.
         test (`dict[str, Any]`, *optional*): how the model was tested, by what a card calls it.
-        results (`dict[str, dict[str, float]]`, *optional*): test metrics by setting; its last part names the protocol.
+        results (`dict[str, dict[str, float]]`, *optional*): test metrics by setting, whose last part names the
+            protocol. A value may be text, such as a mean with its spread.
+        notes (`list[str]`, *optional*): what else is to be said, such as what differs from the paper.
         versions (`dict[str, str]`, *optional*): of the packages.
     """
 
@@ -95,7 +97,8 @@ class CardFacts:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, dict[str, float]] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
 
     def with_data(self, **known: Any) -> CardFacts:
@@ -132,9 +135,9 @@ class CardFacts:
         Path(folder, FACTS_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path) -> CardFacts:
-        """Reads what [`CardFacts.save`] wrote."""
-        path = Path(folder, FACTS_FILE)
+    def load(cls, path: str | Path) -> CardFacts:
+        """Reads what [`CardFacts.save`] wrote: its folder, or the file itself."""
+        path = Path(path, FACTS_FILE) if Path(path).is_dir() else Path(path)
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{**known, "data": DataFacts(**known["data"])})

@@ -22,7 +22,7 @@ TASK = "next-item-recommendation"
 LIBRARY = "hf_latentrec"
 TAGS = ("recommender-systems", "sequential-recommendation")
 _METRIC = re.compile(r"(HR|NDCG|Recall|MRR|MAP|Precision)@(\d+)")
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#&$:])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#&$]|:(?=//)|(?<=\bwww)\.)")
 _MARK = "<!-- Written by hf_latentrec, {digest}: an edited card is not written over. -->\n"
 
 
@@ -163,7 +163,7 @@ def render_card(facts: CardFacts, location: str, remote_code: bool = False) -> s
         columns=metric_names(facts.results),
         validation_columns=metric_names({"": facts.validation}),
     )
-    return f"---\n{front_matter(facts).to_yaml()}\n---\n\n{text}"
+    return f"---\n{front_matter(facts).to_yaml()}\n---\n\n{text.rstrip()}\n"
 
 
 def write_card(folder: str | Path, facts: CardFacts, location: str | None = None) -> None:

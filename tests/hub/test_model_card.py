@@ -146,7 +146,7 @@ def test_hostile_names_stay_words():
     )
     plain = render_card(replace(CardFacts(), system="lasar", kind="llm", example_history=["x"]), "y")
     prose, plain_prose = (re.sub(r"```python\n.*?\n```", "", part, flags=re.DOTALL) for part in (card.text, plain))
-    live = re.sub(r"\\[\\`*_\[\]<>|~#&$:]", "", prose)  # what is not escaped
+    live = re.sub(r"\\[\\`*_\[\]<>|~#&$:.]", "", prose)  # what is not escaped
     for mark in ("<", "](", "http://", "\u202e", "\x00", "49", "$", "`*", "# [", "&"):
         assert mark not in live, mark
     headings, other = (re.findall(r"^## .*$", part, re.MULTILINE) for part in (prose, plain_prose))
@@ -161,7 +161,12 @@ def test_hostile_names_stay_words():
 @pytest.mark.parametrize("text", ["| x", "\\|", "a\\", "<b>", "[a](b)", "`", "~~~", "$$", "#", "&lt;"])
 def test_markdown_escapes_every_mark(text):
     escaped = markdown(text)
-    assert re.sub(r"\\([\\`*_\[\]<>|~#&$:])", "", escaped) == re.sub(r"[\\`*_\[\]<>|~#&$:]", "", text)
+    assert re.sub(r"\\([\\`*_\[\]<>|~#&$])", "", escaped) == re.sub(r"[\\`*_\[\]<>|~#&$]", "", text)
+    assert escaped.replace("\\", "") == text.replace("\\", "")
+
+
+def test_addresses_are_words():
+    assert markdown("see www.e.vil, https://e.vil: now") == "see www\\.e.vil, https\\://e.vil: now"
 
 
 def test_facts_survive_their_file(tmp_path):
