@@ -137,8 +137,8 @@ def render_card(facts: CardFacts, location: str, remote_code: bool = False) -> s
         `str`: `README.md`.
 
     Example:
-        >>> card = render_card(CardFacts(title="Model: <b>", system="lares"), "user/model")
-        >>> card.splitlines()[0], r"# Model\\: \\<b\\>" in card
+        >>> card = render_card(CardFacts(title="My <b>", system="lares"), "user/model")
+        >>> card.splitlines()[0], r"# My \\<b\\>" in card
         ('---', True)
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
