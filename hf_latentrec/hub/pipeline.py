@@ -6,6 +6,7 @@ This file travels with published models (`custom_pipelines`), so it imports noth
 from __future__ import annotations
 
 import difflib
+import heapq
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -21,8 +22,9 @@ from transformers import AutoProcessor, Pipeline
 TASK = "next-item-recommendation"
 CUSTOM_PIPELINES = {TASK: {"impl": "pipeline.NextItemRecommendationPipeline", "pt": ["AutoModel"]}}
 
-DEFAULT_BATCH_SIZE = 32
+LLM_BATCH_SIZE, ITEM_ID_BATCH_SIZE = 64, 1024
 DEFAULT_NUM_BEAMS = 20
+NUM_CANDIDATES = 500  # for the closest ids; comparing with every id of a large catalog would take seconds
 RANKING_OPTIONS = ("top_k", "exclude_seen", "allowed_items")
 LLM_OPTIONS = ("num_beams", "num_thoughts")
 ITEM_ID_OPTIONS = {"lares": ("num_steps", "seed")}  # by config.model_type; the other models have none
@@ -104,7 +106,8 @@ class NextItemRecommendationPipeline(Pipeline):
         Args:
             inputs: one history (`list[str]` of item ids, oldest first), a list of histories, or anything that yields
                 them: a generator, a `KeyDataset`, a `datasets.Dataset` with a column `history`.
-            batch_size (`int`, *optional*, defaults to 32): histories at once. Of a stream, so many are read ahead.
+            batch_size (`int`, *optional*): histories at once; of a stream, so many are read before the first result.
+                1024 by default, 64 for LLM recommenders.
             num_workers (`int`, *optional*): refused, as there is nothing for workers to do.
             top_k (`int`, *optional*, defaults to 10): items per history; fewer come back where fewer may be
                 recommended.
@@ -127,7 +130,8 @@ class NextItemRecommendationPipeline(Pipeline):
             raise ValueError(f"{TASK}: num_workers is {num_workers or self._num_workers}; leave it out")
         _, call_options, _ = self._sanitize_parameters(**options)
         request = self._request(**{**self._forward_params, **call_options})
-        batch_size = next(size for size in (batch_size, self._batch_size, DEFAULT_BATCH_SIZE) if size is not None)
+        default = ITEM_ID_BATCH_SIZE if self.recommends_itself else LLM_BATCH_SIZE
+        batch_size = next(size for size in (batch_size, self._batch_size, default) if size is not None)
         if batch_size < 1:
             raise ValueError(f"{TASK}: batch_size is {batch_size}; pass a positive number")
         is_list = isinstance(inputs, (list, tuple))
@@ -241,7 +245,13 @@ class NextItemRecommendationPipeline(Pipeline):
         return mask.to(self.model.device)
 
     def _describe_unknown(self, item_id: Any) -> str:
-        closest = difflib.get_close_matches(str(item_id), self.catalog.item_ids, n=3, cutoff=0.0)
+        pairs = {*zip(str(item_id), str(item_id)[1:], strict=False)}
+
+        def shared(other: str) -> int:
+            return sum(pair in pairs for pair in zip(other, other[1:], strict=False))
+
+        candidates = heapq.nlargest(NUM_CANDIDATES, self.catalog.item_ids, key=shared)
+        closest = difflib.get_close_matches(str(item_id), candidates, n=3, cutoff=0.0)
         return f"item_id {item_id!r} is not among the {len(self.catalog):,} items of the catalog; closest: {closest}"
 
     # Files
