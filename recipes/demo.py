@@ -43,6 +43,7 @@ CSS = """
 #table th, #table td {padding: .4rem .6rem; text-align: left; vertical-align: top; overflow-wrap: anywhere;
     border: none !important; border-bottom: 1px solid rgba(128, 128, 128, .3) !important}
 #table th {overflow-wrap: normal}
+#table td:nth-child(2) {width: 60%}
 #table td:first-child, #table td:nth-child(3) {font-variant-numeric: tabular-nums; white-space: nowrap}
 #table small {display: block; opacity: .7; color: inherit}
 #attention {overflow-x: auto !important; max-width: calc(100vw - 4rem)}

@@ -164,7 +164,7 @@ def thoughts_of(model: DemoModel, history: list[str], depth: int | str | None) -
     if model.depth is None:
         return f"This model answers in one pass, without thoughts.{cut}"
     if not model.is_llm:
-        return f"The model took {_times(depth, 'reasoning step')}; every item shows its rank after each.{cut}"
+        return f"The model took {_counted(depth, 'reasoning step')}; every item shows its rank after each.{cut}"
     own = int(recommend.model(**recommend.processor([history]).to(recommend.model.device)).num_thoughts[0])
     if depth == 0:
         return f"The model answered without thinking; by itself it thinks {_times(own)}.{cut}"
@@ -172,6 +172,9 @@ def thoughts_of(model: DemoModel, history: list[str], depth: int | str | None) -
         chosen = f"chose to think {_times(own)}, out of 1 to {config.num_thoughts}"
     else:
         chosen = f"thinks {_times(own)}"
+    if config.reasoner_config.refines_in_place:
+        factors, passes = config.reasoner_config.num_factors, config.reasoner_config.num_iterations
+        chosen += f", with {_counted(factors, 'factor')} and {_counted(passes, 'pass', 'passes')}"
     if depth in (OWN_DEPTH, own):
         return f"The model {chosen}.{cut}"
     return f"The model thought {_times(depth)}, as you asked. By itself it {chosen}, which the picture shows.{cut}"
@@ -232,8 +235,9 @@ def one_line(title: str | None) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in title or "").split())
 
 
-def _times(count: int, what: str = "") -> str:
-    """`once`, `2 times`; or `1 step`, `2 steps`."""
-    if what:
-        return f"{count} {what}{'' if count == 1 else 's'}"
+def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
