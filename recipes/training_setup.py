@@ -46,6 +46,10 @@ class InteractionArguments:
             "choices": ["error", "drop"],
         },
     )
+    data_name: str | None = field(
+        default=None, metadata={"help": "Name of the data in the model's card; by default that of their folder."}
+    )
+    data_license: str | None = field(default=None, metadata={"help": "Licence of the data, for the model's card."})
 
 
 @dataclass

@@ -20,7 +20,7 @@ from .prompt_blocks import PromptBlocks
 from .tokenization import thought_token_ids
 
 
-CATALOG_FILE = "catalog.parquet"
+CATALOG_FILE = "catalog.safetensors"
 TRIE_FILE = "item_trie.safetensors"
 HISTORY_FIELD = "{history}"
 COMPACT_TEMPLATE = HISTORY_FIELD
@@ -284,7 +284,7 @@ class LatentRecProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> list[str]:
         """
-        Writes tokenizer, `processor_config.json`, `catalog.parquet` and `item_trie.safetensors`.
+        Writes tokenizer, `processor_config.json`, `catalog.safetensors` and `item_trie.safetensors`.
 
         Args:
             save_directory (`str` or `Path`): Folder; made where it does not exist.
@@ -307,8 +307,23 @@ class LatentRecProcessor(ProcessorMixin):
         hub_names = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
         hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
         config, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        catalog = ItemCatalog.load(cached_file(pretrained_model_name_or_path, CATALOG_FILE, **hub_kwargs))
-        trie = ItemTrie.load(cached_file(pretrained_model_name_or_path, TRIE_FILE, **hub_kwargs))
+        paths = {
+            name: cached_file(
+                pretrained_model_name_or_path, name, **hub_kwargs, _raise_exceptions_for_missing_entries=False
+            )
+            for name in (CATALOG_FILE, TRIE_FILE)
+        }
+        if missing := [name for name, path in paths.items() if path is None]:
+            raise ValueError(
+                f"LatentRecProcessor: {pretrained_model_name_or_path} has no {' and no '.join(missing)}; save the "
+                "processor again (older checkpoints have a catalog.parquet, which is read no more)"
+            )
+        if "catalog_fingerprint" not in config:
+            raise ValueError(
+                f"LatentRecProcessor: {pretrained_model_name_or_path} has no processor_config.json of this class; "
+                "save the processor again"
+            )
+        catalog, trie = ItemCatalog.load(paths[CATALOG_FILE]), ItemTrie.load(paths[TRIE_FILE])
         if config["catalog_fingerprint"] != catalog.fingerprint:
             raise ValueError(
                 f"LatentRecProcessor: {CATALOG_FILE} of {pretrained_model_name_or_path} has fingerprint "
@@ -316,6 +331,16 @@ class LatentRecProcessor(ProcessorMixin):
                 "save the processor again"
             )
         return {**config, "catalog": catalog, "item_trie": trie}, unused_kwargs
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any):
+        try:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except ValueError as error:  # tells nothing of files where one is missing or cut
+            raise ValueError(
+                f"LatentRecProcessor: tokenizer.json or tokenizer_config.json of {pretrained_model_name_or_path} is "
+                f"missing or broken ({error}); save the processor again"
+            ) from error
 
     def _check(self) -> None:
         name = type(self).__name__
