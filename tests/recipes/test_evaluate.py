@@ -10,7 +10,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import polars as pl
@@ -29,7 +28,7 @@ from hf_latentrec.evaluation import (
     SequentialEvaluator,
     load_ranks,
     measure_factors,
-    ranking_metrics,
+    summarize,
 )
 
 
@@ -46,9 +45,6 @@ _spec = importlib.util.spec_from_file_location("evaluate_recipe", ROOT / "recipe
 recipe = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(recipe)
 
-SUMMARY = "hf_latentrec.evaluation.summary"
-HAS_SUMMARY = importlib.util.find_spec(SUMMARY) is not None
-needs_summary = pytest.mark.skipif(not HAS_SUMMARY, reason=f"{SUMMARY} is not there")
 FULL, UNSEEN = PROTOCOLS
 ITEM_MODELS = {
     "popularity": "PopularityRecommender",
@@ -69,15 +65,6 @@ def make_data():
     data = make_synthetic(num_users=24, num_items=60, max_length=10)
     items = data.items.remove_columns("title").add_column("title", [f"title {row % 25}" for row in range(60)])
     return replace(data, items=items)
-
-
-@pytest.fixture(autouse=True)
-def summary(monkeypatch):
-    """A stand-in for `hf_latentrec.evaluation.summary` where that is not there."""
-    if not HAS_SUMMARY:
-        fake = ModuleType(SUMMARY)
-        fake.summarize = lambda run, protocol, ks: {"all": ranking_metrics(run.ranks[protocol].ranks, ks)}
-        monkeypatch.setitem(sys.modules, SUMMARY, fake)
 
 
 @pytest.fixture(scope="module")
@@ -288,8 +275,7 @@ def test_what_a_model_does_not_have_is_refused(models, data_dir, tmp_path):
     BertModel(
         BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
-    shutil.copytree(models / "sasrec", tmp_path / "bare")
-    (tmp_path / "bare" / "items.parquet").unlink()
+    hf_latentrec.SASRecForSequentialRecommendation(hf_latentrec.SASRecConfig()).save_pretrained(tmp_path / "bare")
     cases = [
         (run, tmp_path / "bert", [], "is a 'bert' model, and no recommender"),
         (run, tmp_path / "nothing", [], "nothing' cannot be loaded"),
@@ -366,17 +352,13 @@ def test_several_examples_of_a_user_are_told_apart(data_dir, models, tmp_path):
     assert [user.split("#")[0] for user in file.user_ids] == users and f"{users[0]}#2" in file.user_ids
 
 
-@needs_summary
 def test_metrics_are_summed_up(models, data_dir, tmp_path):
-    from hf_latentrec.evaluation.summary import summarize
-
     run_item_model("--model", models / "sasrec", "--data_dir", data_dir, "--output_dir", tmp_path / "out")
     saved = EvaluationRun.load(tmp_path / "out")
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found == json.loads(json.dumps({name: summarize(saved, name, (5, 10)) for name in PROTOCOLS}))
 
 
-@needs_summary
 def test_two_processes_write_what_one_does(models, data_dir, tmp_path):
     arguments = ["--model", models / "adaptive", "--data_dir", data_dir, "--steps", 1, "--eval_batch_size", 7]
     run(*arguments, "--output_dir", tmp_path / "one")
@@ -393,3 +375,11 @@ def test_two_processes_write_what_one_does(models, data_dir, tmp_path):
             assert (getattr(one.ranks[protocol], name) == getattr(two.ranks[protocol], name)).all()
         assert np.array_equal(one.recommendations[protocol].item_rows, two.recommendations[protocol].item_rows)
     assert done.stdout.count("recipes/report.py") == 1
+
+
+def test_no_recipe_needs_the_library_whose_name_this_one_has():
+    """Python finds recipes/evaluate.py first where a recipe is run."""
+    code = "import sys; sys.path.insert(0, 'recipes'); import hf_latentrec.evaluation, hf_latentrec.trainer; "
+    code += "assert 'evaluate' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
