@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from datasets import DatasetDict
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
 from trl import TrlParser
 
@@ -145,6 +146,7 @@ def test_models_of_item_ids_are_evaluated(name, models, data_dir, splits, tmp_pa
     assert details["system"].startswith(model.config.model_type) and details["num_examples"] == 24
     assert details["num_parameters"] == model.num_parameters() and details["data"] == data_dir.name
     assert details["split_fingerprint"] == split_fingerprint(splits)
+    assert details["examples_fingerprint"] == split_fingerprint(DatasetDict({"examples": examples}))
     assert (saved.steps, saved.factors, saved.latency, saved.log_history) == (None,) * 4
     assert saved.items.popularity.tolist() == model.items.popularity.tolist()
     assert f"recipes/compare.py {out}" in printed and f"recipes/report.py {out}" in printed
@@ -335,6 +337,22 @@ def test_what_training_logged_is_taken_along(where, models, data_dir, tmp_path):
     run_item_model("--model", model, "--data_dir", data_dir, "--output_dir", tmp_path / "out")
     saved = EvaluationRun.load(tmp_path / "out")
     assert saved.log_history == log and saved.details["seed"] == 31
+
+
+def test_training_windows_do_not_change_what_is_tested(data_dir, models, tmp_path):
+    from training_setup import load_splits
+
+    _, splits = load_splits(DataArguments(data_dir=str(data_dir), max_history=4, window_stride=3))
+    model = AutoModel.from_pretrained(models / "popularity")
+    model.config.split_fingerprint, model.config.max_history = split_fingerprint(splits), 4
+    model.save_pretrained(tmp_path / "model")
+    run_item_model("--model", models / "popularity", "--data_dir", data_dir, "--output_dir", tmp_path / "a")
+    arguments = ["--model", tmp_path / "model", "--data_dir", data_dir, "--window_stride", 3]
+    run_item_model(*arguments, "--output_dir", tmp_path / "b")
+    a, b = (EvaluationRun.load(tmp_path / name) for name in "ab")
+    assert a.split_fingerprint != b.split_fingerprint
+    assert a.details["examples_fingerprint"] == b.details["examples_fingerprint"]
+    assert a.ranks[FULL].ranks.tolist() == b.ranks[FULL].ranks.tolist()
 
 
 def test_several_examples_of_a_user_are_told_apart(data_dir, models, tmp_path):
