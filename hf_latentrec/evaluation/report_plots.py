@@ -138,6 +138,10 @@ def throughput_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         for color, marker, points in zip(COLORS, "osD", lines.values(), strict=False):
             axes.loglog(*zip(*points, strict=True), color=color, marker=marker, markersize=4)
         axes.set_xticks(sizes, [str(size) for size in sizes])
+        low, high = axes.get_ylim()
+        rates = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
+        rates = [rate for rate in rates if low <= rate <= high]
+        axes.set_yticks(rates, [f"{rate:,g}" for rate in rates])
         axes.minorticks_off()
         axes.set_xlabel("batch size", fontsize=8)
         axes.set_ylabel("users per second", fontsize=8)
