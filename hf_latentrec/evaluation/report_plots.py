@@ -117,7 +117,7 @@ def stage_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def thinking_of(rows: Sequence[Mapping[str, Any]]) -> dict[bool | str, str]:
-    """What to call the ways to think that were timed, in the order to show; others than the usual are names already."""
+    """What to call the ways to think that were timed, in the order to show; those not usual are names."""
     timed = dict.fromkeys(row["thinking"] for row in rows)
     ways = [*(how for how in THINKING if how in timed), *(how for how in timed if how not in THINKING)]
     return {how: THINKING.get(how, str(how)) for how in ways}
