@@ -24,7 +24,6 @@ from .summary import summarize
 
 REPORT_FILE, PICTURES = "report.html", "report-*.png"
 LABEL_WIDTH, CELL_WIDTH, FACT_WIDTH = 60, 160, 600  # letters
-SAME = ("part", "match")  # what rank files have to have in common, where they tell it
 
 
 def write_report(
@@ -83,7 +82,7 @@ def check_baselines(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> N
 
     Raises:
         ValueError: on another split (both fingerprints are named), of other users, with no protocol in common, or
-            ranked in another way.
+            with another part or kind of match.
     """
     if not run.ranks:
         raise ValueError(f"write_report: {run.label!r} holds no ranks; evaluate it with one protocol at least")
@@ -97,13 +96,12 @@ def check_baselines(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> N
         for protocol in common:
             ours, theirs = run.ranks[protocol], baseline.ranks[protocol]
             check_comparable({repr(run.label): ours, f"the baseline {baseline.label!r}": theirs})
-            for name in SAME:
-                how, other = (file.metadata.get(name) for file in (ours, theirs))
-                if None not in (how, other) and how != other:
-                    raise ValueError(
-                        f"write_report: {protocol}, {name} is {other!r} for {baseline.label!r}, but {how!r} for "
-                        f"{run.label!r}; evaluate both in the same way"
-                    )
+            part, other = (file.metadata.get("part") for file in (ours, theirs))
+            if None not in (part, other) and part != other:
+                raise ValueError(
+                    f"write_report: {baseline.label!r} was evaluated on the part {other!r}, {run.label!r} on {part!r}; "
+                    "evaluate both on the same one"
+                )
 
 
 def _evaluate(runs: Sequence[EvaluationRun], ks: Sequence[int]) -> list[Evaluated]:

@@ -203,10 +203,13 @@ def test_baselines_of_another_split_or_of_other_users_are_refused():
         check_baselines(run, [fewer])
     with pytest.raises(ValueError, match=r"'SASRec' was evaluated with \['seen items excluded'\], 'LARES' with"):
         check_baselines(run, [replace(other, ranks={UNSEEN: file})])
-    ours = replace(run, ranks={FULL: replace(file, metadata=file.metadata | {"match": "item", "part": "test"})})
-    theirs = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"match": "title"})})
-    with pytest.raises(ValueError, match="match is 'title' for 'SASRec', but 'item' for 'LARES'"):
+    ours = replace(run, ranks={FULL: replace(file, metadata=file.metadata | {"part": "test"})})
+    theirs = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"part": "validation"})})
+    with pytest.raises(ValueError, match="'SASRec' was evaluated on the part 'validation', 'LARES' on 'test'"):
         check_baselines(ours, [other, theirs])
+    titles = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"match": "title"})})
+    with pytest.raises(ValueError, match="'LARES' has match 'item', but the baseline 'SASRec' has 'title'"):
+        check_baselines(run, [titles])
     with pytest.raises(ValueError, match="'LARES' holds no ranks"):
         check_baselines(replace(run, ranks={}), [])
     order = np.random.default_rng(0).permutation(len(file.user_ids)).tolist()
