@@ -99,8 +99,8 @@ def check_baselines(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> N
             part, other = (file.metadata.get("part") for file in (ours, theirs))
             if None not in (part, other) and part != other:
                 raise ValueError(
-                    f"write_report: {baseline.label!r} was evaluated on the part {other!r}, {run.label!r} on {part!r}; "
-                    "evaluate both on the same one"
+                    f"write_report: {baseline.label!r} was evaluated on the part {other!r}, {run.label!r} on {part!r};"
+                    " evaluate both on the same one"
                 )
 
 
