@@ -82,7 +82,13 @@ def main(job: dict) -> None:
 
     folders = {name: Path(folder) for name, folder in job["folders"].items()}
     loading = {"trust_remote_code": True} if hidden else {}
+    hub_model = AutoModel.from_pretrained("me/qwen3", **loading)
+    hub_processor = AutoProcessor.from_pretrained("me/qwen3", **loading)
     result = {
+        "from the Hub": {
+            "qwen3": recommend(hub_model, hub_processor, job["histories"]),
+            "lares": recommend(AutoModel.from_pretrained("me/lares", **loading), None, job["histories"]),
+        },
         "found": [name for name in ("hf_latentrec", "pyarrow", "datasets", "polars", "trl") if found(name)],
         "models": {name: look_at(folder, job, **loading) for name, folder in folders.items()},
         "baseline": error_of(lambda: AutoModel.from_pretrained(job["baseline"], **loading)),
