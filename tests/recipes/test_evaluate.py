@@ -289,7 +289,7 @@ def test_what_a_model_does_not_have_is_refused(models, data_dir, tmp_path):
         BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
     shutil.copytree(models / "sasrec", tmp_path / "bare")
-    (tmp_path / "bare" / "items.parquet").unlink()
+    (tmp_path / "bare" / "items.json").unlink()
     cases = [
         (run, tmp_path / "bert", [], "is a 'bert' model, and no recommender"),
         (run, tmp_path / "nothing", [], "nothing' cannot be loaded"),
