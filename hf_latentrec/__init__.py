@@ -1,12 +1,15 @@
 """hf_latentrec: recommenders that think in latent space before they answer, for transformers and TRL.
 
-Importing the package registers its models and its processor with the Auto classes of transformers.
+Importing the package registers its models and its processor with the Auto classes of transformers, and the task
+"next-item-recommendation" with its `pipeline`.
 """
 
 from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .hub.pipeline import NextItemRecommendationPipeline
+from .hub.pipeline_registration import register_pipeline
 from .models.lares.configuration_lares import LaresConfig
 from .models.lares.item_table import ItemTable
 from .models.lares.modeling_lares import LaresForSequentialRecommendation, LaresModel
@@ -63,6 +66,7 @@ for _config_class, _model_class in (_LLM_MODELS | _ITEM_ID_MODELS).items():
     AutoModel.register(_config_class, _model_class)
 for _config_class in _LLM_MODELS:
     AutoProcessor.register(_config_class, LatentRecProcessor)
+register_pipeline(_LLM_MODELS | _ITEM_ID_MODELS)
 
 # Their folders stand alone: `save_pretrained` copies the code, for those who load without this package and with
 # `trust_remote_code=True`. The baselines share code with LARES, so they need the package.
@@ -95,6 +99,7 @@ __all__ = [
     "LatentRecProcessor",
     "LlamaForLatentReasoningRec",
     "LlamaLatentRecConfig",
+    "NextItemRecommendationPipeline",
     "PopularityConfig",
     "PopularityRecommender",
     "Qwen2ForLatentReasoningRec",

@@ -39,6 +39,8 @@ class SequentialOutput(ModelOutput):
         view_states (`torch.Tensor` [selected, D]): states of the views, in the order of `view_index`.
         step_states (`torch.Tensor` [G, D]): states at the labels after an intermediate step (LARES).
         auxiliary_losses (`dict[str, torch.Tensor]`): further terms that a model has, weighted; with labels.
+        contrasts (`list` of pairs of `torch.Tensor` [G, D]): states each of which has to find its own counterpart, the
+            second of the pair, among those of the batch; with labels, of a model that is trained that way.
     """
 
     loss: torch.Tensor | None = None
@@ -47,6 +49,7 @@ class SequentialOutput(ModelOutput):
     view_states: torch.Tensor | None = None
     step_states: torch.Tensor | None = None
     auxiliary_losses: dict[str, torch.Tensor] | None = None
+    contrasts: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
 class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel):

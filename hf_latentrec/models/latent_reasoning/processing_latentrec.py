@@ -225,22 +225,47 @@ class LatentRecProcessor(ProcessorMixin):
             recommendations[user].append(record)
         return recommendations
 
-    def rank_of(self, output: LatentRecGenerateOutput, target_rows: np.ndarray) -> np.ndarray:
+    def rank_of(
+        self, output: LatentRecGenerateOutput, target_rows: np.ndarray, item_groups: np.ndarray | None = None
+    ) -> np.ndarray:
         """
         Rank of one item per user in what [`post_process_recommendations`] would list.
 
         Args:
             output (`LatentRecGenerateOutput`): What `generate` returned.
             target_rows (`np.ndarray` of shape `[num_users]`): Catalog row of each user's target.
+            item_groups (`np.ndarray` of shape `[I]`, *optional*): Items with the same number, such as those that share
+                a title, count as the same: the rank is that of the first of them. By default each counts for itself.
 
         Returns:
             `np.ndarray` of shape `[num_users]`, int64: 1-based rank; 0 where the target is not in the list.
         """
-        ranking = self._rank(output)
-        hit = ranking.item == np.asarray(target_rows)[ranking.user]
+        ranking, targets = self._rank(output), np.asarray(target_rows)
+        if item_groups is None:
+            hit = ranking.item == targets[ranking.user]
+        else:
+            hit = item_groups[ranking.item] == item_groups[targets][ranking.user]
+        user, first = np.unique(ranking.user[hit], return_index=True)  # best first within a user
         ranks = np.zeros(output.num_users, dtype=np.int64)
-        ranks[ranking.user[hit]] = ranking.rank[hit]
+        ranks[user] = ranking.rank[hit][first]
         return ranks
+
+    def recommended_rows(self, output: LatentRecGenerateOutput, top_k: int) -> np.ndarray:
+        """
+        Catalog rows of what [`post_process_recommendations`] would list.
+
+        Args:
+            output (`LatentRecGenerateOutput`): What `generate` returned.
+            top_k (`int`): Items per user, K.
+
+        Returns:
+            `np.ndarray` of shape `[num_users, K]`, int64: best first, padded with -1 where there are fewer.
+        """
+        ranking = self._rank(output)
+        keep = ranking.rank <= top_k
+        rows = np.full((output.num_users, top_k), -1, dtype=np.int64)
+        rows[ranking.user[keep], ranking.rank[keep] - 1] = ranking.item[keep]
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds."""
