@@ -1,6 +1,9 @@
 """Metrics of ranks, of lists and of groups of users, files of evaluated models, their comparison, latency, the tables
 that show them, and what a thought looks at (drawn by `.plots`; a run of reinforcement learning by `.training_plots`;
-both need the extra `plots`)."""
+both need the extra `plots`).
+
+`.metric_modules` is imported by who wants it: it needs the library `evaluate`, whose name a script of the recipes has,
+too, and from there the script would be found first."""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from .list_metrics import (
     novelty,
     title_vectors,
 )
-from .metric_modules import RankingMetrics, ranked_list_metrics
 from .metrics import (
     METRICS,
     check_cutoffs,
@@ -59,7 +61,6 @@ __all__ = [
     "RankFile",
     "RankedBatch",
     "RankingEvaluator",
-    "RankingMetrics",
     "RecEvaluator",
     "Recommendations",
     "SequentialEvaluator",
@@ -94,7 +95,6 @@ __all__ = [
     "paired_t_test",
     "popular_items",
     "precision",
-    "ranked_list_metrics",
     "ranking_metrics",
     "recall",
     "save_ranks",

@@ -103,7 +103,7 @@ def bootstrap_interval(
         raise ValueError(f"bootstrap_interval: confidence is {confidence}; pass a share between 0 and 1, such as 0.95")
     values, counts = np.unique(differences_U, return_counts=True)
     generator, num_users = np.random.default_rng(seed), len(differences_U)
-    few_values = len(values) * 4 < num_users
+    few_values = len(values) * 10 < num_users
     block = max(1, BLOCK_ENTRIES // (len(values) if few_values else num_users))
     means_S = np.empty(num_samples)
     for start in range(0, num_samples, block):

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_latentrec.evaluation import METRICS, RankingMetrics, metric_modules, ranked_list_metrics, ranking_metrics
+from hf_latentrec.evaluation import METRICS, metric_modules, ranking_metrics
+from hf_latentrec.evaluation.metric_modules import RankingMetrics, ranked_list_metrics
 
 
 KS = (1, 3, 5, 10, 30)

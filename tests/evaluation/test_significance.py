@@ -106,13 +106,13 @@ def test_bootstrap_has_the_quantiles_of_all_resamples(differences):
 @pytest.mark.parametrize("num_users", [150, 2000], ids=["many values", "few values"])
 def test_bootstrap_agrees_with_drawing_users_one_by_one(num_users):
     differences, rng = differences_of_ranks(num_users), np.random.default_rng(1)
-    assert (len(set(differences.tolist())) * 4 < num_users) == (num_users == 2000)
+    assert (len(set(differences.tolist())) * 10 < num_users) == (num_users == 2000)
     means = [differences[rng.integers(0, num_users, num_users)].mean() for _ in range(10_000)]
     expected = np.quantile(means, [0.025, 0.975])
     assert bootstrap_interval(differences) == pytest.approx(expected, abs=0.04 * (expected[1] - expected[0]))
 
 
-@pytest.mark.parametrize("num_users", [60, 1000], ids=["many values", "few values"])
+@pytest.mark.parametrize("num_users", [60, 2000], ids=["many values", "few values"])
 def test_bootstrap_depends_on_its_seed_and_not_on_its_blocks(num_users, monkeypatch):
     differences = differences_of_ranks(num_users)
     first = bootstrap_interval(differences, 500, seed=3)
