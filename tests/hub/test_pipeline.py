@@ -34,12 +34,18 @@ ITEM_ID_MODELS = {
 HISTORIES = [["i3"], ["i1", "i2", "i5"], ["i0", "i7", "i7", "i2", "i9", "i4"], ["i11", "i10"], ["i6", "i8"]]
 
 
-def make_item_id_model(name):
-    """A small model of every kind, with a catalog of twelve items; i11 is cold."""
+def make_item_id_model(name, num_items=12):
+    """A small model of every kind; of a catalog of twelve items, i11 is cold."""
     class_name = f"{name}Recommender" if name in ("ItemKNN", "Popularity") else f"{name}ForSequentialRecommendation"
-    items = ItemTable(ITEM_IDS, [f"Item {row}" for row in range(12)], [*range(1, 12), 0])
+    titles, popularity = [f"Item {row}" for row in range(12)], [*range(1, 12), 0]
+    items = ItemTable(ITEM_IDS[:num_items], titles[:num_items], popularity[:num_items])
     config = getattr(hf_latentrec, f"{name}Config")(
-        num_items=12, hidden_size=8, intermediate_size=8, max_history=4, initializer_range=0.5, **ITEM_ID_MODELS[name]
+        num_items=num_items,
+        hidden_size=8,
+        intermediate_size=8,
+        max_history=4,
+        initializer_range=0.5,
+        **ITEM_ID_MODELS[name],
     )
     model = getattr(hf_latentrec, class_name)(config, items=items)
     if name == "ItemKNN":
@@ -146,6 +152,9 @@ def test_options_of_the_pipeline_are_the_defaults_of_its_calls(lares):
     few = pipeline(TASK, model=lares.model, device="cpu", top_k=2, num_steps=5, batch_size=3)
     assert list(map(len, few(HISTORIES))) == [2] * 5
     check_same(few(HISTORIES, top_k=4), lares.model.recommend(HISTORIES, k=4, num_steps=5))
+    check_same(lares(HISTORIES), lares.model.recommend(HISTORIES, k=10))
+    small = make_item_id_model("Popularity", num_items=3)
+    check_same([pipeline(TASK, model=small, device="cpu")(["i0"])], small.recommend([["i0"]], k=3))
     check_same(few(HISTORIES, num_steps=1, seed=3), lares.model.recommend(HISTORIES, k=2, num_steps=1, seed=3))
 
 
