@@ -68,6 +68,13 @@ for _config_class in _LLM_MODELS:
     AutoProcessor.register(_config_class, LatentRecProcessor)
 register_pipeline(_LLM_MODELS | _ITEM_ID_MODELS)
 
+# Their folders stand alone: `save_pretrained` copies the code, for those who load without this package and with
+# `trust_remote_code=True`. The baselines share code with LARES, so they need the package.
+for _config_class, _model_class in (_LLM_MODELS | {LaresConfig: LaresForSequentialRecommendation}).items():
+    _config_class.register_for_auto_class("AutoConfig")
+    _model_class.register_for_auto_class("AutoModel")
+LatentRecProcessor.register_for_auto_class("AutoProcessor")
+
 __all__ = [
     "BERT4RecConfig",
     "BERT4RecForSequentialRecommendation",

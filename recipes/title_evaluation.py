@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 CUTOFFS = (5, 10)
 TABLE_COLUMNS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10", "popular NDCG@10", "long-tail NDCG@10")
-LATENCY_FILE = "latency.json"
+LATENCY_FILE, LATENCY_BATCH_SIZE = "latency.json", 4  # LatentR³, App. G
 
 
 def make_evaluators(
@@ -73,9 +72,22 @@ def time_thoughts(model_folder: Path, histories: list[list[str]], num_beams: int
     from hf_latentrec.evaluation import measure_latency
 
     model, processor = AutoModel.from_pretrained(model_folder), AutoProcessor.from_pretrained(model_folder)
-    latency = measure_latency(model.to(device), processor, histories, num_users=len(histories), num_beams=num_beams)
-    (model_folder.parent / LATENCY_FILE).write_text(json.dumps(asdict(latency), indent=2))
+    rows = measure_latency(
+        model.to(device),
+        processor,
+        histories,
+        num_users=len(histories),
+        batch_sizes=[min(LATENCY_BATCH_SIZE, len(histories))],
+        num_beams=num_beams,
+    )
+    num_thoughts = model.config.num_thoughts
+    figures = {"num_thoughts": num_thoughts, "num_users": len(histories), "rows": rows}
+    (model_folder.parent / LATENCY_FILE).write_text(json.dumps(figures, indent=2))
+    thinking, without = (
+        next(row["seconds_per_user"] for row in rows if (row["stage"], row["thinking"]) == ("total", thinks))
+        for thinks in (True, False)
+    )
     return (
-        f"Latency of {model_folder.name}: {1000 * latency.thinking:.1f} ms per user with {latency.num_thoughts} "
-        f"thought(s), {1000 * latency.not_thinking:.1f} ms without ({100 * latency.overhead:+.1f} %)"
+        f"Latency of {model_folder.name}: {1000 * thinking:.1f} ms per user with {num_thoughts} thought(s), "
+        f"{1000 * without:.1f} ms without ({100 * (thinking / without - 1):+.1f} %)"
     )

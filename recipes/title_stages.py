@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from title_evaluation import TABLE_COLUMNS, evaluate_stage, make_evaluators, time_thoughts
 from training_setup import build_model, build_processor, load_splits
 from training_stages import (
@@ -175,16 +176,19 @@ class TitleRecipe:
 
         state = PartialState()
         self.check()
+        open_hub(self.args)
         data, self.splits = load_splits(self.data_args, self.data_args.split, item_tokenization="title")
         self.processor = title_processor(data, self.splits, self.data_args, self.model_args)
         if state.is_main_process:
             print(describe_data(data, len(self.splits["train"]), self.processor))
         self.tests, self.validation = make_evaluators(self.processor, self.splits, self.stage_args)
         results = run_stages(self.plan, self.stage_args.stages, self.folder, self.run_stage)
+        self.finish_cards(results, data)
         if state.is_main_process:
             for paragraph in self.closing_words(results):
                 print("", paragraph, sep="\n")
         close(state)
+        publish_outcome(self.args, self.folder / self.main(results))
 
     def check(self) -> None:
         """Before anything is loaded: the stages can run."""
@@ -232,8 +236,29 @@ class TitleRecipe:
         if histories and thinking:
             timed = self.timed_stage if self.timed_stage in thinking else thinking[0]
             words.append(time_thoughts(self.folder / timed, histories, args.eval_num_beams, self.args.device))
-        main = self.main_stage if self.main_stage in results else list(results)[-1]
-        return [*words, describe_outcome(self.folder / main, self.folder / "ranks")]
+        return [*words, describe_outcome(self.folder / self.main(results), self.folder / "ranks")]
+
+    def main(self, results: Mapping[str, dict]) -> str:
+        """The stage that the run is about."""
+        return self.main_stage if self.main_stage in results else list(results)[-1]
+
+    def finish_cards(self, results: Mapping[str, dict], data: Any) -> None:
+        """Data and test results, in the cards of all stages."""
+        args = self.stage_args
+        finish_cards(
+            self.folder,
+            self.main(results),
+            results,
+            {name: stage.label for name, stage in self.plan.items()},
+            describe_source(data, self.data_args, self.data_args.split),
+            {
+                "users": len(self.splits["test"]),
+                "beams": args.eval_num_beams,
+                "probabilities over the": args.eval_normalize,
+                "seed": self.args.seed,
+            },
+            self.model_args.model_name_or_path,
+        )
 
 
 __all__ = ["TitleRecipe", "TitleStage"]

@@ -25,6 +25,7 @@ from lares_depth import PICTURE, describe_depths, measure_depths
 from lares_evaluation import evaluate_states, report
 from lares_selection import selected_samples
 from lares_stages import DEPTHS, SELECTION, LaresStage, make_trainer, plan, starting_model
+from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from sequential_arguments import SequentialDataArguments
 from sequential_setup import SequentialSetup
 from train_sequential import check_metric
@@ -63,16 +64,20 @@ class LaresRecipe:
         check_metric(self.args.metric_for_best_model, self.stage_args.cutoffs)
         if SELECTION in wanted and "spt" not in names and not is_complete(self.folder / "spt"):
             raise ValueError(f"samples are selected by {self.folder / 'spt'}, which is not complete; run spt first")
+        open_hub(self.args)
         self.setup = SequentialSetup.load(self.data_args, self.stage_args)
         self.print(self.setup.describe())
         results = run_stages(self.plan, names, self.folder, self.run_stage)
         if SELECTION in wanted:
             self.select()
         if results:
+            self.finish_cards(results)
             self.print(self.closing_words(results))
         if DEPTHS in wanted:
             self.study_depths()
         close(self.state)
+        if results:
+            publish_outcome(self.args, self.folder / self.main(results))
 
     def run_stage(self, stage: LaresStage) -> dict[str, dict[str, float]]:
         """Trains and tests a stage; its mean metrics by protocol."""
@@ -115,9 +120,27 @@ class LaresRecipe:
             f"{self.stage_args.eval_seeds} initial states"
         )
         labels = {name: self.plan[name].label for name in results}
-        main = "rpt" if "rpt" in results else list(results)[-1]
-        outcome = describe_outcome(self.folder / main, self.folder / "ranks", has_processor=False)
+        outcome = describe_outcome(self.folder / self.main(results), self.folder / "ranks", has_processor=False)
         return f"{report(self.folder, labels, header, self.columns())}\n\n{outcome}"
+
+    def main(self, results: Mapping[str, dict]) -> str:
+        """The stage that the run is about."""
+        return "rpt" if "rpt" in results else list(results)[-1]
+
+    def finish_cards(self, results: Mapping[str, dict]) -> None:
+        """Data and test results, in the cards of all stages."""
+        finish_cards(
+            self.folder,
+            self.main(results),
+            results,
+            {name: stage.label for name, stage in self.plan.items()},
+            describe_source(self.setup.data, self.data_args, self.data_args.split),
+            {
+                "users": len(self.setup.test.examples),
+                "initial states (the metrics are means over them)": self.stage_args.eval_seeds,
+                "seed": self.args.seed,
+            },
+        )
 
     def columns(self) -> list[str]:
         """HR and NDCG at the first two cutoffs, so that a table with spreads fits a terminal."""

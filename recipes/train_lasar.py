@@ -26,6 +26,7 @@ from lasar_anchors import open_anchors, teacher_text, with_text
 from lasar_arguments import CoTArguments, LasarConfig, LasarModelArguments, LasarStageArguments
 from lasar_evaluation import evaluate_stage, make_evaluators, report, save_history
 from lasar_stages import ANCHORS, LasarStage, code_processor, make_trainer, plan, starting_model
+from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from training_setup import DataArguments, load_splits, some_users
 from training_stages import check_stages, close, describe_data, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
@@ -65,6 +66,7 @@ class LasarRecipe:
         self.state = PartialState()
         names = [name for name in self.stage_args.stages if name != ANCHORS]
         self.check(names)
+        open_hub(self.args)
         self.data, self.splits = load_splits(self.data_args, item_tokenization="semantic_id")
         self.processor = code_processor(self.data, self.splits, self.data_args, self.model_args)
         self.print(describe_data(self.data, len(self.splits["train"]), self.processor))
@@ -72,8 +74,11 @@ class LasarRecipe:
         if ANCHORS in self.stage_args.stages:
             _ = self.anchors
         if results:
+            self.finish_cards(results)
             self.print(self.closing_words(results))
         close(self.state)
+        if results:
+            publish_outcome(self.args, self.folder / self.main(results))
 
     def check(self, names: list[str]) -> None:
         """Before anything is loaded: the stages can run, and every forced depth is one that a model may have."""
@@ -156,9 +161,29 @@ class LasarRecipe:
             f"\nTest, leave-one-out, {who}, whole catalog, {args.eval_num_beams} beams, seed {self.args.seed}, "
             "mean N: thoughts of a user"
         )
-        main = "grpo" if "grpo" in results else list(results)[-1]
         tables = report(results, {name: self.plan[name].label for name in results}, header)
-        return "\n\n".join([tables, describe_outcome(self.folder / main, self.folder / "ranks")])
+        return "\n\n".join([tables, describe_outcome(self.folder / self.main(results), self.folder / "ranks")])
+
+    def main(self, results: Mapping[str, dict]) -> str:
+        """The stage that the run is about."""
+        return "grpo" if "grpo" in results else list(results)[-1]
+
+    def finish_cards(self, results: Mapping[str, dict]) -> None:
+        """Data and test results, in the cards of all stages."""
+        args = self.stage_args
+        finish_cards(
+            self.folder,
+            self.main(results),
+            results,
+            {name: stage.label for name, stage in self.plan.items()},
+            describe_source(self.data, self.data_args),
+            {
+                "users": len(some_users(self.splits["test"], args.eval_users)),
+                "beams": args.eval_num_beams,
+                "seed": self.args.seed,
+            },
+            self.model_args.model_name_or_path,
+        )
 
     def print(self, text: str) -> None:
         """Once, however many processes there are."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from sequential_arguments import (
     SequentialDataArguments,
     SequentialModelArguments,
@@ -59,15 +60,18 @@ class SequentialRecipe:
         state = PartialState()
         check_stages(self.plan, self.names, self.folder, self.resume)
         check_metric(self.args.metric_for_best_model, self.test_args.cutoffs)
+        open_hub(self.args)
         self.setup = SequentialSetup.load(self.data_args, self.test_args)
         for name in self.names:  # not when the models before it are trained
             self.setup.config(self.plan[name], self.settings)
         if state.is_main_process:
             print(self.setup.describe(), flush=True)
         results = run_stages(self.plan, self.names, self.folder, self.run_stage)
+        self.finish_cards(results)
         if state.is_main_process:
             print(self.closing_words(results))
         close(state)
+        publish_outcome(self.args, self.folder / self.names[-1])
 
     def run_stage(self, stage: SequentialStage) -> dict[str, dict[str, float]]:
         """Trains and tests a model; its metrics by protocol."""
@@ -101,6 +105,17 @@ class SequentialRecipe:
         tables = report(results, {name: self.plan[name].label for name in results}, header, columns)
         outcome = describe_outcome(self.folder / self.names[-1], self.folder / "ranks", has_processor=False)
         return f"{tables}\n\n{outcome}"
+
+    def finish_cards(self, results: Mapping[str, dict]) -> None:
+        """Data and test results, in the cards of all models."""
+        finish_cards(
+            self.folder,
+            self.names[-1],
+            results,
+            {name: stage.label for name, stage in self.plan.items()},
+            describe_source(self.setup.data, self.data_args, self.data_args.split),
+            {"users": len(self.setup.test.examples), "seed": self.args.seed},
+        )
 
 
 def main(

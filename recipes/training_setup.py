@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from hf_latentrec import LatentRecProcessor
+    from hf_latentrec import ItemCatalog, LatentRecProcessor
     from hf_latentrec.data import RecData
 
 
@@ -46,6 +46,10 @@ class InteractionArguments:
             "choices": ["error", "drop"],
         },
     )
+    data_name: str | None = field(
+        default=None, metadata={"help": "Name of the data in the model's card; by default that of their folder."}
+    )
+    data_license: str | None = field(default=None, metadata={"help": "Licence of the data, for the model's card."})
 
 
 @dataclass
@@ -141,22 +145,31 @@ def build_processor(
     prompt_template: str,
 ) -> LatentRecProcessor:
     """Catalog, trie and prompt around a tokenizer that holds all tokens already."""
-    from hf_latentrec import ItemCatalog, LatentRecProcessor
+    from hf_latentrec import LatentRecProcessor
     from hf_latentrec.data import split_fingerprint
 
-    catalog = ItemCatalog.from_items(
-        data.items,
-        tokenizer,
-        item_tokenization=item_tokenization,
-        popularity=Counter(splits["train"]["target"]),
-        on_collision=args.on_collision,
-    )
+    catalog = build_catalog(data, splits, tokenizer, item_tokenization, args.on_collision)
     return LatentRecProcessor(
         tokenizer,
         catalog,
         prompt_template=prompt_template,
         max_history=args.max_history,
         split_fingerprint=split_fingerprint(splits),
+    )
+
+
+def build_catalog(
+    data: RecData, splits: DatasetDict, tokenizer: Any, item_tokenization: str, on_collision: str
+) -> ItemCatalog:
+    """The items, with how often each is a target of training."""
+    from hf_latentrec import ItemCatalog
+
+    return ItemCatalog.from_items(
+        data.items,
+        tokenizer,
+        item_tokenization=item_tokenization,
+        popularity=Counter(splits["train"]["target"]),
+        on_collision=on_collision,
     )
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from hf_latentrec import LatentRecProcessor
+    import numpy as np
+    from datasets import Dataset
+
+    from hf_latentrec import ItemCatalog, ItemTable, LatentRecProcessor
     from hf_latentrec.evaluation import EvaluationResult, RankingEvaluator
 
 
@@ -76,6 +79,7 @@ def stage_settings(args: Any, config_class: type, **changes: Any):
     """A trainer's settings: those that `args` shares with its class, with the stage's own in their place."""
     known = {f.name for f in fields(config_class) if f.init}
     shared = {f.name: getattr(args, f.name) for f in fields(args) if f.init and f.name in known}
+    shared["push_to_hub"] = False  # the recipe publishes its last stage, once it is tested
     return config_class(**(shared | changes))
 
 
@@ -148,7 +152,8 @@ def evaluate_protocols(
     **metadata: Any,
 ) -> dict[str, EvaluationResult]:
     """
-    Results under the protocols; the ranks go to `{stage}[_{setting}]_{protocol}.parquet`.
+    Results under the protocols; the ranks go to `{stage}[_{setting}]_{protocol}.parquet`, with the columns of
+    [`rank_columns`].
 
     Args:
         evaluator (`RankingEvaluator`): of the test examples.
@@ -166,7 +171,8 @@ def evaluate_protocols(
 
     from hf_latentrec.evaluation import PROTOCOLS, save_ranks
 
-    results = {}
+    results, catalog = {}, evaluator.catalog(model)
+    columns = rank_columns(evaluator.examples, catalog, catalog.popularity)
     for protocol in PROTOCOLS if protocols is None else protocols:
         what = ", ".join(filter(None, [setting, protocol]))
         results[protocol] = evaluator.evaluate(model, PROTOCOLS[protocol], description=f"test of {stage.name}, {what}")
@@ -179,10 +185,30 @@ def evaluate_protocols(
                 protocol=protocol,
                 num_beams=evaluator.num_beams,
                 num_thoughts=results[protocol].num_thoughts,
+                columns=columns,
                 checkpoint=stage.name,
                 **metadata,
             )
     return results
+
+
+def rank_columns(examples: Dataset, catalog: ItemCatalog | ItemTable, popularity: np.ndarray) -> dict[str, np.ndarray]:
+    """
+    What rank files tell of each example beside its rank: `target`, `target_popularity` and `history_length`.
+
+    Args:
+        examples (`Dataset`): rows of `user_id, history, target`.
+        catalog (`ItemCatalog` or `ItemTable`): of all targets.
+        popularity (`np.ndarray` [I]): interactions of each of its items in training.
+    """
+    import numpy as np
+
+    targets = examples["target"][:]
+    return {
+        "target": np.array(targets, dtype=object),
+        "target_popularity": popularity[catalog.rows(targets)],
+        "history_length": np.array([len(history) for history in examples["history"]]),
+    }
 
 
 def example_ids(user_ids: Sequence[str]) -> list[str]:

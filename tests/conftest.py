@@ -10,6 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which would fight for the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random  # noqa: E402
 from collections.abc import Callable  # noqa: E402

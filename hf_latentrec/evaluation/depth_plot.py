@@ -9,6 +9,7 @@ import numpy as np
 
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -54,6 +55,23 @@ def plot_depths(
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    draw_depths(curves, axes, metric)
+    axes.legend(frameon=False, fontsize=8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def draw_depths(curves: Mapping[str, Mapping[int, Sequence[float]]], axes: Axes, metric: str) -> None:
+    """
+    The lines and bands of [`plot_depths`], with no legend.
+
+    Args:
+        curves (`Mapping[str, Mapping[int, Sequence[float]]]`): by model and number of steps, the metric of each seed.
+        axes (`matplotlib.axes.Axes`): where to draw.
+        metric (`str`): what it is called.
+    """
     for index, (label, by_depth) in enumerate(curves.items()):
         depths = sorted(by_depth)
         means = np.array([np.mean(by_depth[depth]) for depth in depths])
@@ -65,11 +83,6 @@ def plot_depths(
     axes.set_ylabel(metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
 
 
-__all__ = ["plot_depths"]
+__all__ = ["draw_depths", "plot_depths"]

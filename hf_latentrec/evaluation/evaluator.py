@@ -9,12 +9,13 @@ from datasets import Dataset
 
 from ..models.latent_reasoning.argument_checks import check_grounding
 from ..models.latent_reasoning.explicit_cot import write_text
-from .ranking_evaluator import RankingEvaluator
+from .ranking_evaluator import RankedBatch, RankingEvaluator
 
 
 if TYPE_CHECKING:
     import torch
 
+    from ..models.latent_reasoning.catalog import ItemCatalog
     from ..models.latent_reasoning.item_trie import ItemTrie
     from ..models.latent_reasoning.modeling_latent_reasoning import LatentReasoningMixin
     from ..models.latent_reasoning.processing_latentrec import LatentRecProcessor
@@ -45,9 +46,12 @@ class RecEvaluator(RankingEvaluator):
         num_thoughts (`int`, *optional*): think for this many steps instead of the model's own number; 0 turns
             thinking off.
         max_cot_tokens (`int`, *optional*, defaults to 256): where a text of `"explicit_cot"` is cut.
+        top_k (`int`, *optional*, defaults to 0): keep this many recommended items of every user; there are as many as
+            beams, and more where items share a token sequence.
+        match (`str`, *optional*, defaults to `"item"`): what a hit is, see [`RankingEvaluator`].
 
     Raises:
-        ValueError: for no examples, an unknown decoder, or a setting that the decoder does not have.
+        ValueError: for no examples, an unknown decoder or match, or a setting that the decoder does not have.
     """
 
     def __init__(
@@ -62,8 +66,10 @@ class RecEvaluator(RankingEvaluator):
         decoder: str = "constrained",
         num_thoughts: int | None = None,
         max_cot_tokens: int = 256,
+        top_k: int = 0,
+        match: str = "item",
     ):
-        super().__init__(examples, batch_size, ks)
+        super().__init__(examples, batch_size, ks, top_k, match)
         if decoder not in DECODERS:
             raise ValueError(f"RecEvaluator: decoder is {decoder!r}; choose one of {DECODERS}")
         if decoder == "grounding":
@@ -79,8 +85,8 @@ class RecEvaluator(RankingEvaluator):
         """Of the split that the processor was made for."""
         return self.processor.split_fingerprint
 
-    def num_items(self, model: LatentReasoningMixin) -> int:
-        return len(self.processor.catalog)
+    def catalog(self, model: LatentReasoningMixin) -> ItemCatalog:
+        return self.processor.catalog
 
     def prepare(self, model: LatentReasoningMixin) -> tuple[ItemTrie, torch.Tensor | None]:
         """The trie on the model's device and, for grounding, the embeddings of all items."""
@@ -93,7 +99,8 @@ class RecEvaluator(RankingEvaluator):
         prepared: tuple[ItemTrie, torch.Tensor | None],
         batch: dict[str, list],
         exclude_seen: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        item_groups: np.ndarray | None,
+    ) -> RankedBatch:
         trie, item_embeddings = prepared
         inputs = self.processor(batch["history"], return_tensors="pt", exclude_seen=exclude_seen).to(model.device)
         if self.decoder == "explicit_cot":
@@ -107,8 +114,11 @@ class RecEvaluator(RankingEvaluator):
             num_thoughts=self.num_thoughts,
             item_embeddings=item_embeddings,
         )
-        ranks = self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]))
-        return ranks, output.num_thoughts.cpu().numpy()
+        return RankedBatch(
+            self.processor.rank_of(output, self.processor.catalog.rows(batch["target"]), item_groups),
+            output.num_thoughts.cpu().numpy(),
+            self.processor.recommended_rows(output, self.top_k) if self.top_k else None,
+        )
 
 
 __all__ = ["DECODERS", "RecEvaluator"]

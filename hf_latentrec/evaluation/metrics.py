@@ -1,4 +1,8 @@
-"""Ranking metrics of one relevant item per user, computed from the item's rank alone."""
+"""Ranking metrics of one relevant item per user, computed from the item's rank alone.
+
+With one relevant item some metrics coincide: Recall@k is HR@k, MAP@k is MRR@k, and Precision@k is HR@k / k. For
+several relevant items they differ; `.metric_modules` takes those.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+
+METRICS = ("HR", "NDCG", "Recall", "MRR", "MAP", "Precision")
+WITHOUT_CUTOFF = ("MRR", "MAP")  # what is also defined for a whole ranking
 
 
 def hit_rate(ranks: ArrayLike, k: int) -> float:
@@ -30,9 +38,7 @@ def hit_rate(ranks: ArrayLike, k: int) -> float:
         >>> hit_rate([1, 3, 0, 12], k=10)
         0.5
     """
-    ranks_U = check_ranks(ranks)
-    _check_cutoff(k)
-    return float(np.mean((ranks_U >= 1) & (ranks_U <= k)))
+    return float(np.mean(_values(ranks, "HR", k)))
 
 
 def ndcg(ranks: ArrayLike, k: int) -> float:
@@ -57,28 +63,144 @@ def ndcg(ranks: ArrayLike, k: int) -> float:
         >>> ndcg([1, 3, 0, 12], k=10)
         0.375
     """
-    ranks_U = check_ranks(ranks)
-    _check_cutoff(k)
-    hit_U = (ranks_U >= 1) & (ranks_U <= k)
-    # A miss is given rank 1 inside the logarithm, which is finite, and counts 0.
-    return float(np.mean(hit_U / np.log2(np.where(hit_U, ranks_U, 1) + 1.0)))
+    return float(np.mean(_values(ranks, "NDCG", k)))
 
 
-def ranking_metrics(ranks: ArrayLike, ks: Sequence[int] = (5, 10, 20)) -> dict[str, float]:
+def recall(ranks: ArrayLike, k: int) -> float:
     """
-    HR and NDCG at several cutoffs, in the order in which tables print them.
+    Share of a user's relevant items that are among the first `k` candidates, averaged over users. With one relevant
+    item it is [`hit_rate`], whose arguments and errors it has.
+
+    Example:
+        >>> recall([1, 3, 0, 12], k=10)
+        0.5
+    """
+    return float(np.mean(_values(ranks, "Recall", k)))
+
+
+def precision(ranks: ArrayLike, k: int) -> float:
+    r"""
+    Share of the first `k` candidates that are relevant, averaged over users. Arguments and errors are those of
+    [`hit_rate`].
+
+    $$\text{Precision@}k = \frac{1}{U} \sum_u \frac{[1 \le r_u \le k]}{k}$$
+
+    Example:
+        >>> precision([1, 3, 0, 12], k=10)
+        0.05
+    """
+    return float(np.mean(_values(ranks, "Precision", k)))
+
+
+def mrr(ranks: ArrayLike, k: int | None = None) -> float:
+    r"""
+    Mean reciprocal rank. A target that is not among the candidates, or beyond `k`, counts 0.
+
+    $$\text{MRR@}k = \frac{1}{U} \sum_u \frac{[1 \le r_u \le k]}{r_u}$$
+
+    Args:
+        ranks (`ArrayLike` of `int`, shape `[U]`):
+            1-based rank of each user's target; 0 where the target is not among the candidates.
+        k (`int`, *optional*):
+            Cutoff, at least 1; by default the whole ranking counts.
+
+    Returns:
+        `float`: MRR in [0, 1].
+
+    Raises:
+        `ValueError`: as [`hit_rate`].
+
+    Example:
+        >>> mrr([1, 4, 0, 20])
+        0.325
+        >>> mrr([1, 4, 0, 20], k=10)
+        0.3125
+    """
+    return float(np.mean(_values(ranks, "MRR", k)))
+
+
+def mean_average_precision(ranks: ArrayLike, k: int | None = None) -> float:
+    """
+    Mean over users of the average precision at the ranks of the relevant items. With one relevant item it is [`mrr`],
+    whose arguments and errors it has.
+
+    Example:
+        >>> mean_average_precision([1, 4, 0, 20], k=10)
+        0.3125
+    """
+    return float(np.mean(_values(ranks, "MAP", k)))
+
+
+def metric_values(ranks: ArrayLike, metric: str) -> np.ndarray:
+    """
+    What each user contributes to a metric, which is the mean of these values.
+
+    Args:
+        ranks (`ArrayLike` of `int`, shape `[U]`):
+            1-based rank of each user's target; 0 where the target is not among the candidates.
+        metric (`str`):
+            Name and cutoff, such as `"NDCG@10"`; `"MRR"` and `"MAP"` stand without one too.
+
+    Returns:
+        `np.ndarray` of `float64`, shape `[U]`: each in [0, 1].
+
+    Raises:
+        `ValueError`: as [`hit_rate`] and [`split_metric`].
+
+    Example:
+        >>> metric_values([1, 3, 0, 12], "NDCG@10")
+        array([1. , 0.5, 0. , 0. ])
+    """
+    return _values(ranks, *split_metric(metric))
+
+
+def split_metric(metric: str) -> tuple[str, int | None]:
+    """
+    Name and cutoff of a metric.
+
+    Args:
+        metric (`str`):
+            Such as `"NDCG@10"`, or `"MRR"` for the whole ranking.
+
+    Returns:
+        `tuple[str, int | None]`.
+
+    Raises:
+        `ValueError`: an unknown name, or a cutoff that is missing or not a whole number from 1.
+
+    Example:
+        >>> split_metric("NDCG@10"), split_metric("MRR")
+        (('NDCG', 10), ('MRR', None))
+    """
+    name, at, cutoff = metric.partition("@")
+    if name not in METRICS:
+        raise ValueError(f"metric {metric!r} is unknown; choose among {METRICS}, with a cutoff such as 'NDCG@10'")
+    if not at and name in WITHOUT_CUTOFF:
+        return name, None
+    if not (cutoff.isascii() and cutoff.isdigit() and int(cutoff) > 0):
+        raise ValueError(f"metric {metric!r} has no cutoff that is a whole number from 1; write it as '{name}@10'")
+    return name, int(cutoff)
+
+
+def ranking_metrics(
+    ranks: ArrayLike, ks: Sequence[int] = (5, 10, 20), names: Sequence[str] = ("HR", "NDCG")
+) -> dict[str, float]:
+    """
+    Metrics at several cutoffs, in the order in which tables print them.
 
     Args:
         ranks (`ArrayLike` of `int`, shape `[U]`):
             1-based rank of each user's target; 0 where the target is not among the candidates.
         ks (`Sequence[int]`, *optional*, defaults to `(5, 10, 20)`):
             Cutoffs, each at least 1.
+        names (`Sequence[str]`, *optional*, defaults to `("HR", "NDCG")`):
+            Which of `"HR"`, `"NDCG"`, `"Recall"`, `"MRR"`, `"MAP"` and `"Precision"`.
 
     Returns:
         `dict[str, float]`: `{"HR@5": ..., "NDCG@5": ..., "HR@10": ...}`.
 
     Raises:
-        `ValueError`: as [`hit_rate`], or `ks` is empty.
+        `ValueError`: as [`hit_rate`]; `ks` is empty, or a name is unknown.
 
     Example:
         >>> ranking_metrics([1, 3, 0, 12], ks=(1, 10))
@@ -86,11 +208,7 @@ def ranking_metrics(ranks: ArrayLike, ks: Sequence[int] = (5, 10, 20)) -> dict[s
     """
     if len(ks) == 0:
         raise ValueError("ranking_metrics: ks is empty; name at least one cutoff, for example ks=(5, 10, 20)")
-    metrics = {}
-    for k in ks:
-        metrics[f"HR@{k}"] = hit_rate(ranks, k)
-        metrics[f"NDCG@{k}"] = ndcg(ranks, k)
-    return metrics
+    return {f"{name}@{k}": float(np.mean(_values(ranks, name, k))) for k in ks for name in names}
 
 
 def check_ranks(ranks: ArrayLike) -> np.ndarray:
@@ -150,9 +268,50 @@ def check_cutoffs(ks: Sequence[int], num_items: int) -> None:
         )
 
 
-def _check_cutoff(k: int) -> None:
+def check_cutoff(k: int) -> None:
+    """
+    Raise where `k` is no cutoff.
+
+    Example:
+        >>> check_cutoff(10)
+    """
     if k != int(k) or k < 1:
         raise ValueError(f"k: a cutoff is a whole number from 1, found {k}")
 
 
-__all__ = ["check_cutoffs", "check_ranks", "hit_rate", "ndcg", "ranking_metrics"]
+def _values(ranks: ArrayLike, name: str, k: int | None) -> np.ndarray:
+    """Values of each user, shape [U]; `k` is None for the whole ranking."""
+    ranks_U = check_ranks(ranks)
+    hit_U = ranks_U >= 1
+    if k is not None:
+        check_cutoff(k)
+        hit_U &= ranks_U <= k
+    # A miss is given rank 1, which is finite in every denominator, and counts 0.
+    rank_U = np.where(hit_U, ranks_U, 1)
+    match name:
+        case "HR" | "Recall":
+            return hit_U.astype(np.float64)
+        case "NDCG":
+            return hit_U / np.log2(rank_U + 1.0)
+        case "MRR" | "MAP":
+            return hit_U / rank_U
+        case "Precision":
+            return hit_U / k
+    raise ValueError(f"metric {name!r} is unknown; choose among {METRICS}")
+
+
+__all__ = [
+    "METRICS",
+    "check_cutoff",
+    "check_cutoffs",
+    "check_ranks",
+    "hit_rate",
+    "mean_average_precision",
+    "metric_values",
+    "mrr",
+    "ndcg",
+    "precision",
+    "ranking_metrics",
+    "recall",
+    "split_metric",
+]

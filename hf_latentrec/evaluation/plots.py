@@ -70,7 +70,7 @@ def draw_attention(explanation: Explanation, axes: Axes) -> None:
         [*range(num_items), num_items + 0.25],
         [*titles, "other text and thoughts"],
         parse_math=False,
-        fontfamily=_fonts(),
+        fontfamily=label_fonts(),
         fontsize=8,
     )
     axes.get_yticklabels()[-1].set(color="0.35", fontstyle="italic")
@@ -148,9 +148,9 @@ def save_plots(explanation: Explanation, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     panels = {"attention": draw_attention, **_side_panels(explanation)}
     paths = []
-    with _missing_glyphs_as_one_warning(folder):
+    with missing_glyphs_as_one_warning(folder):
         for name, draw in panels.items():
-            figure = _new_figure(*_panel_size(explanation, name))
+            figure = new_figure(*_panel_size(explanation, name))
             draw(explanation, figure.add_subplot())
             paths.append(_save(figure, explanation, folder / f"{name}.png"))
         paths.append(_save(combined_figure(explanation), explanation, folder / "explanation.png"))
@@ -164,7 +164,7 @@ def combined_figure(explanation: Explanation) -> Figure:
     sizes = [[_panel_size(explanation, name) for name in panels] for panels in columns]
     widths = [max(width for width, _ in column) for column in sizes]
     heights = [sum(height for _, height in column) for column in sizes]
-    figure = _new_figure(sum(widths), max(heights))
+    figure = new_figure(sum(widths), max(heights))
     parts = figure.subfigures(1, len(columns), width_ratios=widths, squeeze=False)[0]
     for part, panels, column, height in zip(parts, columns, sizes, heights, strict=True):
         # The shorter column leaves room below, so that its panels keep their shape.
@@ -211,7 +211,7 @@ def _panel_size(explanation: Explanation, name: str) -> tuple[float, float]:
     }[name]
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -225,7 +225,7 @@ def _save(figure: Figure, explanation: Explanation, path: Path) -> Path:
 
 
 @contextmanager
-def _missing_glyphs_as_one_warning(folder: Path) -> Iterator[None]:
+def missing_glyphs_as_one_warning(folder: Path) -> Iterator[None]:
     """matplotlib warns of every single letter; all other warnings go on as they are."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message="Glyph")
@@ -267,7 +267,7 @@ def _write_cells(axes: Axes, values: np.ndarray, text: str, image) -> None:
 
 
 @cache
-def _fonts() -> list[str]:
+def label_fonts() -> list[str]:
     """matplotlib's own font, then those that fill its gaps."""
     installed = set(fontManager.get_font_names())
     return ["DejaVu Sans", *(font for font in MORE_FONTS if font in installed)]

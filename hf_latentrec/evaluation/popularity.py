@@ -7,26 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .metrics import check_ranks, ranking_metrics
+from .groups import GroupMetrics, metrics_by_group
 
 
-@dataclass(frozen=True)
-class GroupMetrics:
-    """
-    Metrics of the users whose target belongs to one group of items.
-
-    Args:
-        num_users (`int`): how many they are.
-        metrics (`dict[str, float]`): HR@K and NDCG@K over them; NaN where there is none.
-    """
-
-    num_users: int
-    metrics: dict[str, float]
+POPULARITY_GROUPS = ("popular", "long-tail")
 
 
 def popular_items(popularity: ArrayLike, share: float = 0.2) -> np.ndarray:
@@ -70,9 +58,10 @@ def metrics_by_popularity(
     popularity: ArrayLike,
     ks: Sequence[int] = (5, 10, 20),
     share: float = 0.2,
+    names: Sequence[str] = ("HR", "NDCG"),
 ) -> dict[str, GroupMetrics]:
     """
-    HR and NDCG of the users with a popular target and of those with a long-tail target.
+    Metrics of the users with a popular target and of those with a long-tail target.
 
     Args:
         ranks (`ArrayLike` of `int`, shape `[U]`): 1-based rank of each user's target; 0 where the target is not among
@@ -81,6 +70,7 @@ def metrics_by_popularity(
         popularity (`ArrayLike` of shape `[I]`): Training interactions of each item, `catalog.popularity`.
         ks (`Sequence[int]`, *optional*, defaults to `(5, 10, 20)`): Cutoffs.
         share (`float`, *optional*, defaults to 0.2): See [`popular_items`].
+        names (`Sequence[str]`, *optional*, defaults to `("HR", "NDCG")`): See [`ranking_metrics`].
 
     Returns:
         `dict[str, GroupMetrics]`: of `"popular"` and `"long-tail"`.
@@ -95,21 +85,13 @@ def metrics_by_popularity(
         >>> groups["long-tail"].num_users
         1
     """
-    ranks_U, target_rows_U = check_ranks(ranks), np.asarray(target_rows)
-    if target_rows_U.shape != ranks_U.shape:
+    if len(target_rows) != len(ranks):
         raise ValueError(
-            f"metrics_by_popularity: {len(ranks_U)} ranks but target_rows of shape {list(target_rows_U.shape)}; give "
-            "the catalog row of every user's target"
+            f"metrics_by_popularity: {len(ranks)} ranks but {len(target_rows)} target_rows; give the catalog row of "
+            "every user's target"
         )
-    is_popular_U = popular_items(popularity, share)[target_rows_U]
-    names = list(ranking_metrics(ranks_U, ks))
-    groups = {}
-    for group, members_U in (("popular", is_popular_U), ("long-tail", ~is_popular_U)):
-        nobody = dict.fromkeys(names, math.nan)
-        groups[group] = GroupMetrics(
-            int(members_U.sum()), ranking_metrics(ranks_U[members_U], ks) if members_U.any() else nobody
-        )
-    return groups
+    is_popular_U = popular_items(popularity, share)[np.asarray(target_rows)]
+    return metrics_by_group(ranks, np.where(is_popular_U, *POPULARITY_GROUPS), ks, names, POPULARITY_GROUPS)
 
 
-__all__ = ["GroupMetrics", "metrics_by_popularity", "popular_items"]
+__all__ = ["POPULARITY_GROUPS", "metrics_by_popularity", "popular_items"]

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasets import Dataset
 
-from .ranking_evaluator import RankingEvaluator
+from .ranking_evaluator import RankedBatch, RankingEvaluator
 
 
 if TYPE_CHECKING:
+    from ..models.lares.item_table import ItemTable
     from ..models.lares.sequential_recommender import SequentialRecommender
 
 
 class SequentialEvaluator(RankingEvaluator):
     """
-    Ranks all items for every example by `model.rank_targets`, on all processes of the launch.
+    Ranks all items for every example by `model.rank_targets`, or with `top_k` by `model.rank_and_recommend`, on all
+    processes of the launch.
 
     Args:
         examples (`datasets.Dataset`): rows of `user_id, history, target`.
@@ -25,9 +27,11 @@ class SequentialEvaluator(RankingEvaluator):
         num_steps (`int`, *optional*): for a model that reasons in steps (LARES): how many, in place of its own number.
         seed (`int`, *optional*): for a model whose evaluation is random (LARES): of its first state.
         split_fingerprint (`str`, *optional*): of the split that the examples are from; rank files keep it.
+        top_k (`int`, *optional*, defaults to 0): keep this many recommended items of every user.
+        match (`str`, *optional*, defaults to `"item"`): what a hit is, see [`RankingEvaluator`].
 
     Raises:
-        ValueError: for no examples.
+        ValueError: for no examples, or an unknown match.
 
     Example:
         >>> from hf_latentrec import ItemTable, SASRecConfig, SASRecForSequentialRecommendation
@@ -48,20 +52,31 @@ class SequentialEvaluator(RankingEvaluator):
         num_steps: int | None = None,
         seed: int | None = None,
         split_fingerprint: str | None = None,
+        top_k: int = 0,
+        match: str = "item",
     ):
-        super().__init__(examples, batch_size, ks)
+        super().__init__(examples, batch_size, ks, top_k, match)
         self.num_steps, self.seed, self.split_fingerprint = num_steps, seed, split_fingerprint
 
-    def num_items(self, model: SequentialRecommender) -> int:
-        return len(model.items)
+    def catalog(self, model: SequentialRecommender) -> ItemTable:
+        return model.items
 
     def rank_batch(
-        self, model: SequentialRecommender, prepared: None, batch: dict[str, list], exclude_seen: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        given = {"num_steps": self.num_steps, "seed": self.seed}
+        self,
+        model: SequentialRecommender,
+        prepared: None,
+        batch: dict[str, list],
+        exclude_seen: bool,
+        item_groups: np.ndarray | None,
+    ) -> RankedBatch:
+        given = {"num_steps": self.num_steps, "seed": self.seed, "item_groups": item_groups}
         given = {name: value for name, value in given.items() if value is not None}
-        ranks = model.rank_targets(batch["history"], batch["target"], exclude_seen=exclude_seen, **given)
-        return ranks, None if self.num_steps is None else np.full(len(ranks), self.num_steps)
+        pairs, item_rows = (batch["history"], batch["target"]), None
+        if self.top_k:
+            ranks, item_rows = model.rank_and_recommend(*pairs, self.top_k, exclude_seen=exclude_seen, **given)
+        else:
+            ranks = model.rank_targets(*pairs, exclude_seen=exclude_seen, **given)
+        return RankedBatch(ranks, None if self.num_steps is None else np.full(len(ranks), self.num_steps), item_rows)
 
 
 __all__ = ["SequentialEvaluator"]

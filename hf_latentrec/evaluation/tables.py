@@ -120,6 +120,26 @@ def _format(
             )
     table = [[row_header, *columns]]
     table += [[label, *(to_cell(metrics[column]) for column in columns)] for label, metrics in rows.items()]
+    return format_table(table, markdown)
+
+
+def format_table(table: list[list[str]], markdown: bool = False) -> str:
+    """
+    Any table: the first row is its heading, the first column stands to the left and the others to the right.
+
+    Args:
+        table (`list[list[str]]`): rows of equally many cells.
+        markdown (`bool`, *optional*, defaults to `False`): a markdown table in place of plain text.
+
+    Returns:
+        `str`: the table, without a trailing newline.
+
+    Example:
+        >>> print(format_table([["metric", "p"], ["HR@10", "0.03"]]))
+        metric     p
+        ------------
+        HR@10   0.03
+    """
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return _markdown(table, widths) if markdown else _plain(table, widths)
 
@@ -142,4 +162,4 @@ def _markdown(table: list[list[str]], widths: list[int]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-__all__ = ["format_metric_table", "format_seed_table"]
+__all__ = ["format_metric_table", "format_seed_table", "format_table"]

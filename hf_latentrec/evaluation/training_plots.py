@@ -62,7 +62,7 @@ def plot_training(log_history: Sequence[Mapping[str, Any]], path: str | Path) ->
         >>> plot_training(history, Path(tempfile.mkdtemp()) / "training.png").name
         'training.png'
     """
-    panels = _panels(log_history)
+    panels = training_panels(log_history)
     if not panels:
         names = sorted({name for row in log_history for name in row})
         raise ValueError(
@@ -86,27 +86,35 @@ def plot_training(log_history: Sequence[Mapping[str, Any]], path: str | Path) ->
     return path
 
 
-def _panels(log_history: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Axes], None]]:
-    """What draws each panel, by its title."""
+def training_panels(log_history: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Axes], None]]:
+    """
+    What there is to draw of a run of reinforcement learning.
+
+    Args:
+        log_history (`list[dict]`): `trainer.state.log_history`.
+
+    Returns:
+        `dict[str, Callable[[Axes], None]]`: what draws each panel, by its title; none where nothing of it was logged.
+    """
     names = {name for row in log_history for name in row}
     depths = sorted(int(match[1]) for match in map(DEPTH_SHARE.fullmatch, names) if match)
     losses = sorted(name for name in names if name.startswith(LOSS))
     panels: dict[str, Callable[[Axes], None]] = {
-        title: partial(_draw_line, _curve(log_history, name)) for title, name in LINES.items() if name in names
+        title: partial(draw_line, curve_of(log_history, name)) for title, name in LINES.items() if name in names
     }
     if depths:
         panels["Distribution of depths"] = partial(_draw_shares, log_history, depths)
     for name in losses:
-        panels[f"Loss: {name.removeprefix(LOSS).replace('_', ' ')}"] = partial(_draw_line, _curve(log_history, name))
+        panels[f"Loss: {name.removeprefix(LOSS).replace('_', ' ')}"] = partial(draw_line, curve_of(log_history, name))
     return panels
 
 
-def _curve(log_history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def curve_of(log_history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """Steps and values [P, 2] of the rows that hold a name."""
     return np.array([(row["step"], row[name]) for row in log_history if name in row], dtype=float).reshape(-1, 2)
 
 
-def _draw_line(curve_P2: np.ndarray, axes: Axes) -> None:
+def draw_line(curve_P2: np.ndarray, axes: Axes) -> None:
     axes.plot(*curve_P2.T, color=LINE_COLOR, marker="o" if len(curve_P2) <= MARKED_STEPS else "", markersize=3)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
     axes.yaxis.get_offset_text().set_fontsize(8)
@@ -114,7 +122,7 @@ def _draw_line(curve_P2: np.ndarray, axes: Axes) -> None:
 
 def _draw_shares(log_history: Sequence[Mapping[str, Any]], depths: Sequence[int], axes: Axes) -> None:
     """Stacked areas, the shallowest below; a legend beside them."""
-    curves = [_curve(log_history, f"depth/share_{depth}") for depth in depths]
+    curves = [curve_of(log_history, f"depth/share_{depth}") for depth in depths]
     colors = colormaps["viridis"](np.linspace(0, 1, len(depths)))
     axes.stackplot(curves[0][:, 0], [curve[:, 1] for curve in curves], colors=colors, labels=list(map(str, depths)))
     axes.set_ylim(0, 1)
@@ -125,4 +133,4 @@ def _draw_shares(log_history: Sequence[Mapping[str, Any]], depths: Sequence[int]
     )  # fmt: skip
 
 
-__all__ = ["plot_training"]
+__all__ = ["curve_of", "draw_line", "plot_training", "training_panels"]

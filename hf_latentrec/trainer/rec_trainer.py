@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from .publishing_trainer import PublishingTrainer
 from .rec_config import RecConfig
 from .running_means import RunningMeans
 from .sampling import EpochSampler
@@ -39,7 +39,7 @@ class SetEpochCallback(TrainerCallback):
             self.trainer.data_collator.set_epoch(epoch)
 
 
-class RecTrainer(ValidatingTrainer):
+class RecTrainer(PublishingTrainer, ValidatingTrainer):
     """
     [`~transformers.Trainer`] for recommenders. A subclass names its collaborators as class attributes and overrides
     [`compute_terms`]; there is one training loop, the Trainer's.
@@ -223,14 +223,6 @@ class RecTrainer(ValidatingTrainer):
 
     def _sum_over_processes(self, sums: torch.Tensor) -> torch.Tensor:
         return self.accelerator.reduce(sums, reduction="sum")
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # The Trainer pickles its arguments beside the weights, and a model folder should hold no pickle.
-        super()._save(output_dir, state_dict)
-        folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        if self.args.should_save:
-            (folder / "training_args.bin").unlink(missing_ok=True)
-            (folder / "training_args.json").write_text(self.args.to_json_string(), encoding="utf-8")
 
 
 __all__ = ["RecTrainer", "SetEpochCallback"]

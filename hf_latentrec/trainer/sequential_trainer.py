@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ..data.sequence_augmentations import AugmentedView
 from ..data.sequence_collator import SequenceCollator, View, same_target_view
 from ..data.sequences import SequenceDataset
-from .contrastive_losses import info_nce
+from .contrastive_losses import contrast, info_nce
 from .rec_trainer import RecTrainer
 from .sequential_config import SequentialTrainingConfig
 
@@ -86,9 +86,13 @@ class SequentialTrainer(RecTrainer):
     def compute_terms(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Any]:
-        """The model's own losses and the contrastive one."""
+        """The model's own losses and the contrastive ones."""
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         terms = {"recommendation": outputs.loss, **(outputs.auxiliary_losses or {})}
+        if outputs.contrasts is not None:  # ReaRec's PRL
+            found = torch.stack([contrast(*pair).sum() for pair in outputs.contrasts]).mean() / num_items_in_batch
+            weight = self.accelerator.unwrap_model(model).config.contrastive_weight
+            terms["thought_contrastive"] = weight * found
         if outputs.view_states is not None:
             similarities = self.compare(*outputs.view_states.chunk(2)).sum() / num_items_in_batch
             terms["contrastive"] = self.args.contrastive_weight * similarities

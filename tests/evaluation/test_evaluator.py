@@ -84,6 +84,56 @@ def test_ranks_equal_scoring_the_whole_catalog(exclude_seen):
     assert result.metrics["HR@10"] == pytest.approx(sum(rank <= 10 for rank in expected) / 6)
 
 
+def slow_order(model, processor, history, exclude_seen):
+    """Item ids by what plain beam search over all of them says, one user alone."""
+    inputs = processor([history], exclude_seen=exclude_seen)
+    output = model.generate(**inputs, item_trie=processor.item_trie, num_beams=len(processor.catalog))
+    return [item["item_id"] for item in processor.post_process_recommendations(output)[0]]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_recommendations_are_kept_and_a_title_may_match(exclude_seen):
+    model, processor, splits = make_tiny_recommender(num_thoughts=1, initializer_range=0.2)
+    model.eval()
+    catalog, examples = processor.catalog, splits["test"].select(range(10))
+    catalog.titles = [None if row % 4 == 0 else f"title {row % 7}" for row in range(len(catalog))]
+    title_of = dict(zip(catalog.item_ids, catalog.titles, strict=True))
+    settings = {"num_beams": len(catalog), "batch_size": 4, "top_k": 61}
+    by_title = RecEvaluator(processor, examples, match="title", **settings).evaluate(model, exclude_seen)
+    by_item = RecEvaluator(processor, examples, **settings).evaluate(model, exclude_seen)
+    expected_titles, expected_items = [], []
+    for row, example in enumerate(examples):
+        order = slow_order(model, processor, example["history"], exclude_seen)
+        kept = [catalog.item_ids[item] for item in by_item.recommendations[row] if item >= 0]
+        assert kept == order and by_item.recommendations[row].tolist()[len(order) :] == [-1] * (61 - len(order))
+        title = title_of[example["target"]]
+        same = [item == example["target"] or (title is not None and title_of[item] == title) for item in order]
+        expected_titles.append(same.index(True) + 1)
+        expected_items.append(order.index(example["target"]) + 1)
+    assert by_title.ranks.tolist() == expected_titles and by_item.ranks.tolist() == expected_items
+    assert (by_title.ranks < by_item.ranks).any()
+    assert any(title_of[target] is None for target in examples["target"])
+    assert (by_title.recommendations == by_item.recommendations).all()
+
+
+def test_recommendations_take_no_second_search(monkeypatch):
+    model, processor, splits = make_tiny_recommender()
+    generate, calls = model.generate, []
+    monkeypatch.setattr(model, "generate", lambda **given: calls.append(given) or generate(**given))
+    examples = splits["test"].select(range(6))
+    result = RecEvaluator(processor, examples, num_beams=4, batch_size=3, top_k=5).evaluate(model)
+    assert len(calls) == 2 and result.recommendations.shape == (6, 5)
+    assert (result.recommendations[:, :4] >= 0).all() and (result.recommendations[:, 4] == -1).all()
+    assert RecEvaluator(processor, examples, num_beams=4).evaluate(model).recommendations is None
+
+
+def test_titles_are_matched_only_where_there_are_some():
+    model, processor, splits = make_tiny_recommender()
+    processor.catalog.titles = [None] * len(processor.catalog)
+    with pytest.raises(ValueError, match="none of the 60 items has a title"):
+        RecEvaluator(processor, splits["test"], num_beams=5, match="title").evaluate(model)
+
+
 def test_excluding_seen_items_ranks_no_lower_and_mode_is_restored():
     model, processor, splits = make_tiny_recommender()
     model.train()
@@ -256,6 +306,8 @@ def test_settings_that_a_decoder_does_not_have_are_named(title_processor):
         ({"decoder": "beam"}, r"decoder is 'beam'; choose one of \('constrained', 'grounding', 'explicit_cot'\)"),
         ({"decoder": "explicit_cot", "max_cot_tokens": 0}, "max_cot_tokens is 0; pass a positive number"),
         ({"decoder": "grounding", "length_penalty": 1.0}, "length_penalty is 1.0, but grounding"),
+        ({"match": "code"}, r"match is 'code'; choose one of \('item', 'title'\)"),
+        ({"top_k": -1}, "top_k is -1"),
         ({"decoder": "grounding", "normalize": "vocabulary"}, "normalize is 'vocabulary', but grounding"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -150,7 +150,7 @@ def test_titles_are_shortened_by_their_width():
 
 
 def test_letters_without_a_glyph_are_one_warning(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(plots, "_fonts", lambda: ["DejaVu Sans"])
+    monkeypatch.setattr(plots, "label_fonts", lambda: ["DejaVu Sans"])
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
         save_plots(make_explanation(titles=["日本語", "plain"]), tmp_path)

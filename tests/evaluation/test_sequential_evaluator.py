@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from hf_latentrec import ItemTable, SASRecConfig, SASRecForSequentialRecommendation
 from hf_latentrec.evaluation import SequentialEvaluator, load_ranks, ranking_metrics, save_ranks
 
 
@@ -70,6 +72,65 @@ def test_ranks_equal_one_user_at_a_time(exclude_seen, batch_size):
     assert model.training and result.num_thoughts is None
 
 
+class Counting:
+    """A model of `make_model` that counts how often states are made and blocks are scored."""
+
+    def __init__(self, model):
+        self.model, self.calls = model, {"user_states": 0, "score": 0}
+        for name in self.calls:
+            setattr(model, name, partial(self._count, name, getattr(model, name)))
+
+    def _count(self, name, method, *arguments, **given):
+        self.calls[name] += 1
+        return method(*arguments, **given)
+
+
+def make_recommender(titles=None):
+    """SASRec with random weights; items i20 to i22 are cold."""
+    torch.manual_seed(5)
+    items = ItemTable(ITEMS, titles, popularity=[1] * 20 + [0] * 3)
+    return SASRecForSequentialRecommendation(SASRecConfig(num_items=23, initializer_range=1.0), items).eval()
+
+
+@torch.inference_mode()
+def slow_order(model, history, exclude_seen):
+    """Item ids from the best on, by all scores of one user."""
+    scores = model.score(model.user_states([history]))[0].tolist()
+    rows = sorted(range(20), key=lambda row: -scores[row])
+    return [ITEMS[row] for row in rows if not (exclude_seen and ITEMS[row] in history)]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("block_size", [None, 6])
+def test_titles_match_and_recommendations_are_kept(exclude_seen, block_size, monkeypatch):
+    titles = [None if row % 4 == 0 else f"title {row % 6}" for row in range(23)]
+    model, examples = make_recommender(titles), make_examples()
+    for name in ("rank_targets", "rank_and_recommend"):
+        monkeypatch.setattr(model, name, partial(getattr(model, name), block_size=block_size))
+    by_title = SequentialEvaluator(examples, batch_size=8, match="title").evaluate(model, exclude_seen).ranks
+    both = SequentialEvaluator(examples, batch_size=8, match="title", top_k=25).evaluate(model, exclude_seen)
+    by_item = SequentialEvaluator(examples, batch_size=8).evaluate(model, exclude_seen).ranks
+    title_of, expected = dict(zip(ITEMS, titles, strict=True)), []
+    for row, example in enumerate(examples):
+        order = slow_order(model, example["history"], exclude_seen)
+        assert [ITEMS[item] for item in both.recommendations[row] if item >= 0] == order
+        assert (both.recommendations[row][len(order) :] == -1).all() and both.recommendations.shape == (29, 25)
+        title = title_of[example["target"]]
+        same = [item == example["target"] or (title is not None and title_of[item] == title) for item in order]
+        expected.append(same.index(True) + 1 if True in same else 0)
+    assert by_title.tolist() == both.ranks.tolist() == expected
+    assert ((by_title > 0) & (by_title < by_item)).any() and ((by_title > 0) & (by_item == 0)).any()
+
+
+def test_recommendations_take_no_second_scoring():
+    counting, examples = Counting(make_recommender([f"t{row % 5}" for row in range(23)])), make_examples()
+    SequentialEvaluator(examples, batch_size=15, top_k=5, match="title").evaluate(counting.model)
+    assert counting.calls == {"user_states": 2, "score": 2}
+    ranks = SequentialEvaluator(examples).evaluate(counting.model).ranks
+    kept = SequentialEvaluator(examples, top_k=3).evaluate(counting.model)
+    assert kept.ranks.tolist() == ranks.tolist() and kept.recommendations.shape == (29, 3)
+
+
 def test_steps_and_seed_reach_the_model_where_they_are_given(tmp_path):
     model, examples = KnownScores(), make_examples(3)
     result = SequentialEvaluator(examples, num_steps=7, seed=0).evaluate(model)
@@ -103,6 +164,8 @@ def test_a_recommender_that_is_no_network_is_ranked_too():
         ({"examples": make_examples(2).select([])}, "SequentialEvaluator: there are no examples"),
         ({"batch_size": 0}, "SequentialEvaluator: batch_size is 0"),
         ({"ks": (5, 24)}, "the cutoff 24 is above the size of the catalog, 23 items"),
+        ({"top_k": -2}, "SequentialEvaluator: top_k is -2"),
+        ({"match": "name"}, r"match is 'name'; choose one of \('item', 'title'\)"),
         ({"ks": (0,)}, "a cutoff is a whole number from 1, found 0"),
         ({"ks": ()}, "ks is empty"),
     ],
@@ -130,8 +193,10 @@ def test_two_processes_give_the_ranks_of_one(tmp_path):
         [*command, __file__, str(tmp_path)], env=environment, cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    best = SequentialEvaluator(examples, batch_size=12, top_k=4).evaluate(make_recommender()).recommendations
     for process in range(2):
         assert np.load(tmp_path / f"{process}.npy").tolist() == [alone.ranks.tolist(), [3] * 29]
+        assert np.load(tmp_path / f"{process}_best.npy").tolist() == best.tolist()
 
 
 if __name__ == "__main__":  # one process of the test above
@@ -142,4 +207,6 @@ if __name__ == "__main__":  # one process of the test above
     result = SequentialEvaluator(make_examples(29), batch_size=12, num_steps=3).evaluate(model)
     assert len(model.batch_sizes) == 2 - state.process_index
     np.save(Path(sys.argv[1], f"{state.process_index}.npy"), np.stack([result.ranks, result.num_thoughts]))
+    result = SequentialEvaluator(make_examples(29), batch_size=12, top_k=4).evaluate(make_recommender())
+    np.save(Path(sys.argv[1], f"{state.process_index}_best.npy"), result.recommendations)
     state.destroy_process_group()

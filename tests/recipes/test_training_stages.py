@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
+
+from hf_latentrec import ItemTable, PopularityConfig, PopularityRecommender
+from hf_latentrec.evaluation import SequentialEvaluator, load_ranks
 
 
 # The recipes import their neighbours, as scripts do that are run by their path.
 sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 
-from training_stages import Stage, check_stages, example_ids, run_stages, stage_settings  # noqa: E402
+from training_stages import (  # noqa: E402
+    Stage,
+    check_stages,
+    evaluate_protocols,
+    example_ids,
+    run_stages,
+    stage_settings,
+)
 
 
 PLAN = {stage.name: stage for stage in (Stage("one", None, 0, "first"), Stage("two", "one", 1, "second"))}
@@ -74,6 +85,24 @@ def test_settings_are_shared_where_a_trainer_knows_them():
 
 def test_examples_of_one_user_are_told_apart():
     assert example_ids(["a", "b", "a", "a", "b"]) == ["a", "b", "a#2", "a#3", "b#2"]
+
+
+def test_rank_files_tell_what_was_asked(tmp_path):
+    items = ItemTable(["a", "b", "c", "d"], popularity=[4, 0, 9, 1])
+    model = PopularityRecommender(PopularityConfig(num_items=4), items)
+    rows = [("u", ["a"], "c"), ("v", ["d", "c", "a"], "b"), ("u", ["a", "c"], "d")]
+    examples = Dataset.from_list([{"user_id": u, "history": h, "target": t} for u, h, t in rows])
+    evaluator = SequentialEvaluator(examples, ks=(2,), split_fingerprint="ab12")
+    results = evaluate_protocols(evaluator, model, PLAN["one"], tmp_path, "a way", ["seen items excluded"], seed=3)
+    file = load_ranks(tmp_path / "one_a_way_seen_items_excluded.parquet")
+    assert file.user_ids == ["u", "v", "u#2"] and file.ranks.tolist() == [1, 0, 1]
+    assert results["seen items excluded"].ranks.tolist() == [1, 0, 1]
+    assert {name: column.tolist() for name, column in file.columns.items()} == {
+        "target": ["c", "b", "d"],
+        "target_popularity": [9, 0, 1],
+        "history_length": [1, 3, 2],
+    }
+    assert (file.metadata["seed"], file.metadata["split_fingerprint"]) == (3, "ab12")
 
 
 def test_metrics_are_written_last(tmp_path):

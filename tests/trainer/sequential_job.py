@@ -13,18 +13,38 @@ from pathlib import Path
 from accelerate import PartialState
 from safetensors.torch import save_file
 
-from tests.models.lares.toy_models import make_model
+from hf_latentrec.models.lares.sequential_recommender import SequentialRecommender
+from tests.models.lares.toy_models import MAX_HISTORY, make_model
+from tests.models.sequential import toy_baselines
 from tests.trainer.sequential_runs import make_dataset, make_trainer
 
 
-ALGORITHMS = ("sasrec", "duorec", "cl4srec", "lares")
+CONTRASTIVE = ("duorec", "cl4srec")
+# What is drawn at random is turned off: it differs from process to process.
+BASELINES = {
+    "bert4rec": {"last_only_probability": 1.0},
+    "bsarec": {}, "caser": {}, "fmlp": {}, "gru4rec": {},
+    "tedrec": {"num_text_experts": 1, "text_dropout": 0.0},  # one gate has nothing to be noisy about
+    "rearec-erl": {},
+    "rearec-prl": {"noise_std": 0.0, "temperature": 0.5},
+}  # fmt: skip
+ALGORITHMS = ("sasrec", *CONTRASTIVE, "lares", *BASELINES)
 # Seven rows of one to three targets: batches of 4, then of 3, which are 2 and 1 on two processes.
 SEQUENCES = [[1, 2, 6], [3, 4, 5, 6], [7, 2], [8, 9, 1, 2], [5, 2], [6, 1, 5], [11, 4]]
 
 
+def toy_model(algorithm: str) -> SequentialRecommender:
+    """Without dropout, in training mode."""
+    if algorithm == "lares":
+        return make_model("lares", initial_std=0.0)
+    if algorithm not in BASELINES:
+        return make_model("sasrec")
+    settings = {"max_history": MAX_HISTORY, "dropout": 0.0, "attention_dropout": 0.0, **BASELINES[algorithm]}
+    return toy_baselines.make_model(algorithm, **settings).train()
+
+
 def run(algorithm: str, out: Path) -> None:
-    kind = "lares" if algorithm == "lares" else "sasrec"
-    model = make_model(kind, **({"initial_std": 0.0} if kind == "lares" else {}))
+    model = toy_model(algorithm)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     settings = {
         "max_steps": 2, "per_device_train_batch_size": 4 // int(os.environ["WORLD_SIZE"]), "optim": "sgd",
@@ -33,9 +53,10 @@ def run(algorithm: str, out: Path) -> None:
     }  # fmt: skip
     if algorithm == "lares":
         settings |= {"tla_weight": 0.5, "sla_weight": 0.5}
-    elif algorithm != "sasrec":
+    elif algorithm in CONTRASTIVE:
         settings |= {"contrastive": algorithm, "contrastive_weight": 0.5, "similarity": "cosine", "temperature": 0.5}
-    trainer = make_trainer(out / "run", kind, model, make_dataset(sequences=SEQUENCES), **settings)
+    dataset = make_dataset(model.causal, SEQUENCES)
+    trainer = make_trainer(out / "run", "lares" if algorithm == "lares" else "sasrec", model, dataset, **settings)
     trainer.train()
     if trainer.is_world_process_zero():
         out.mkdir(parents=True, exist_ok=True)

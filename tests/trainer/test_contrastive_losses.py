@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_latentrec.trainer.contrastive_losses import gather_samples, info_nce
+from hf_latentrec.trainer.contrastive_losses import contrast, gather_samples, info_nce
 from tests.models.lares import written_out
 
 
@@ -49,7 +49,15 @@ def test_half_precision_is_compared_in_float32():
 
 def test_one_process_gathers_its_own_samples():
     first, second = torch.randn(2, 5, 3)
-    assert gather_samples(first, second) == (first, second, 0)
+    assert gather_samples(first, second) == ([first, second], 0)
+
+
+def test_a_state_finds_its_counterpart_in_one_direction():
+    states, counterparts = torch.randn(2, 5, 3)
+    losses = contrast(states, counterparts)
+    for row, state in enumerate(states):
+        scores = torch.stack([state @ other for other in counterparts])
+        torch.testing.assert_close(losses[row], -scores.log_softmax(0)[row])
 
 
 def test_an_unknown_similarity():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.sequential_job import ALGORITHMS
+from tests.trainer.sequential_job import ALGORITHMS, CONTRASTIVE
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,5 +45,5 @@ def test_two_processes_equal_one(results, algorithm):
         torch.testing.assert_close(weights[2][name], moved, atol=1e-5, rtol=1e-4, msg=name)
     for alone, together in zip(logs[1], logs[2], strict=True):
         assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
-    terms = {"sasrec": 0, "lares": 3}.get(algorithm, 2)
+    terms = {"lares": 3, "rearec-erl": 2, "rearec-prl": 3, **dict.fromkeys(CONTRASTIVE, 2)}.get(algorithm, 0)
     assert sum(name.startswith("loss/") for name in logs[1][0]) == terms

@@ -163,7 +163,7 @@ def test_checkpoints_hold_the_items_and_no_pickle(tmp_path):
     trainer = make_trainer(tmp_path, save_strategy="steps", save_steps=1, save_only_model=True)
     trainer.train()
     names = {path.name for path in (tmp_path / "checkpoint-1").iterdir()}
-    assert {"items.parquet", "model.safetensors", "config.json"} <= names
+    assert {"items.json", "model.safetensors", "config.json"} <= names
     assert not {name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
 
 

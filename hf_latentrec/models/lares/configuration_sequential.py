@@ -31,6 +31,7 @@ class SequentialConfig(PreTrainedConfig):
             `"bce"` (binary cross entropy of the item and of `num_negatives` random ones).
         num_negatives (`int`, *optional*, defaults to 1): random items of the two sampled objectives.
         split_fingerprint (`str`, *optional*): fingerprint of the data split that the model was trained on.
+        items_fingerprint (`str`, *optional*): fingerprint of the items that the model was saved with; set by saving.
 
     Raises:
         ValueError: for a value out of range, heads that do not divide the width, or an unknown objective.
@@ -60,6 +61,7 @@ class SequentialConfig(PreTrainedConfig):
     objective: str = "cross_entropy"
     num_negatives: int = 1
     split_fingerprint: str | None = None
+    items_fingerprint: str | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):

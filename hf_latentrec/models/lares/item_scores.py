@@ -253,6 +253,40 @@ def ranks_of(
     return torch.where(target_scores == -torch.inf, 0, ranks)
 
 
+def best_of_groups(
+    score_block: Scorer, targets: torch.Tensor, item_groups: torch.Tensor, block_size: int | None = None
+) -> torch.Tensor:
+    """
+    The best item of the group that each target belongs to.
+
+    Args:
+        score_block (`Callable`): as in [`top_items`].
+        targets (`torch.LongTensor` [B]): item rows.
+        item_groups (`torch.LongTensor` [I]): the group of each item.
+        block_size (`int`, *optional*): as in [`top_items`].
+
+    Returns:
+        `torch.LongTensor` [B]: item rows; among equal scores the lower row.
+
+    Example:
+        >>> scores = torch.tensor([[0.1, 0.7, 0.7, 0.3]])
+        >>> best_of_groups(lambda block: scores[:, block], torch.tensor([3]), torch.tensor([0, 1, 0, 0]))
+        tensor([2])
+    """
+    groups_I, row_I = item_groups.sort(stable=True)
+    group_B = item_groups[targets]
+    start_B, end_B = (torch.searchsorted(groups_I, group_B, right=right) for right in (False, True))
+    member_M = torch.arange(int((end_B - start_B).max()), device=targets.device)
+    # Smaller groups repeat their last member.
+    members_BM = row_I[torch.minimum(start_B[:, None] + member_M, end_B[:, None] - 1)]
+    scores_BM = torch.full(members_BM.shape, -torch.inf, device=targets.device)
+    for block in item_blocks(len(targets), len(item_groups), block_size):
+        inside = (members_BM >= block.start) & (members_BM < block.stop)
+        found = score_block(block).gather(1, torch.where(inside, members_BM - block.start, 0)).float()
+        scores_BM = torch.where(inside, found, scores_BM)
+    return members_BM.gather(1, scores_BM.argmax(1, keepdim=True))[:, 0]
+
+
 def item_blocks(num_rows: int, num_items: int, block_size: int | None = None) -> list[slice]:
     """Slices of item rows that cover the catalog."""
     if block_size is None:
@@ -262,4 +296,4 @@ def item_blocks(num_rows: int, num_items: int, block_size: int | None = None) ->
     return [slice(start, min(start + block_size, num_items)) for start in range(0, num_items, block_size)]
 
 
-__all__ = ["item_blocks", "item_cross_entropy", "item_log_probs", "ranks_of", "top_items"]
+__all__ = ["best_of_groups", "item_blocks", "item_cross_entropy", "item_log_probs", "ranks_of", "top_items"]

@@ -10,11 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 
-ITEMS_FILE = "items.parquet"
+ITEMS_FILE = "items.json"
 
 
 class ItemTable:
@@ -52,6 +50,9 @@ class ItemTable:
             if not isinstance(item_id, str) or self._row_of[item_id] != row:
                 what = "is repeated" if isinstance(item_id, str) else "is no text"
                 raise ValueError(f"ItemTable: item_id {item_id!r} in row {row} {what}; pass each id once, as text")
+        for row, title in enumerate(self.titles):
+            if title is not None and not isinstance(title, str):
+                raise ValueError(f"ItemTable: title {title!r} in row {row} is no text; pass None where there is none")
         for name, column in (("titles", self.titles), ("popularity", self.popularity)):
             if column is not None and len(column) != len(self.item_ids):
                 raise ValueError(
@@ -101,11 +102,12 @@ class ItemTable:
         return rows
 
     def save(self, path: str | Path) -> None:
-        """Writes the table to a parquet file."""
-        columns = {"item_id": pa.array(self.item_ids, pa.string()), "title": pa.array(self.titles, pa.string())}
+        """Writes the table to a JSON file: one list per column."""
+        columns = {"item_id": self.item_ids, "title": self.titles}
         if self.popularity is not None:
-            columns["popularity"] = pa.array(self.popularity)
-        pq.write_table(pa.table(columns), path)
+            columns["popularity"] = self.popularity.tolist()
+        lines = (f'"{name}": {json.dumps(column, ensure_ascii=False)}' for name, column in columns.items())
+        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> ItemTable:
@@ -116,13 +118,13 @@ class ItemTable:
             ValueError: the file is truncated or is no table of items.
         """
         try:
-            table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"ItemTable: {path} is truncated or no parquet file ({error}); save it again") from error
-        if not {"item_id", "title"} <= set(table.column_names):
-            raise ValueError(f"ItemTable: {path} has columns {table.column_names}; write it with ItemTable.save")
-        popularity = table["popularity"].to_numpy() if "popularity" in table.column_names else None
-        return cls(table["item_id"].to_pylist(), table["title"].to_pylist(), popularity)
+            columns = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"ItemTable: {path} is truncated or no JSON ({error}); save it again") from error
+        if not isinstance(columns, dict) or not {"item_id", "title"} <= set(columns):
+            found = list(columns) if isinstance(columns, dict) else type(columns).__name__
+            raise ValueError(f"ItemTable: {path} has columns {found}; write it with ItemTable.save")
+        return cls(columns["item_id"], columns["title"], columns.get("popularity"))
 
 
 __all__ = ["ITEMS_FILE", "ItemTable"]

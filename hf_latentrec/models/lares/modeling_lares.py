@@ -18,12 +18,13 @@ from .layer_stacks import build_stack
 from .recommending import evaluating, last_states
 from .recurrent_depth import draw_initial_state
 from .rollouts import RolloutOutput, roll_out
+from .safe_weights import SafeWeightsMixin
 from .sequence_encoders import SequenceEmbeddings, sequence_mask
 from .sequential_recommender import SequentialOutput, SequentialRecommender, divisor, targets_of
 from .text_fusion import TextFusion
 
 
-class LaresModel(PreTrainedModel):
+class LaresModel(SafeWeightsMixin, PreTrainedModel):
     """
     The encoder: `H = A(E + P)`, then `T_i = C(LN(f(T_{i-1}, H)))` for as many steps as are wanted (Eq. 5).
 

@@ -1,19 +1,20 @@
 """Recommendations and ranks of item-ID recommenders: histories of item ids in, items of the catalog out.
 
-Shapes: B rows, L positions, D hidden, I items.
+Shapes: B rows, L positions, D hidden, I items, K recommended items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from .item_scores import Scorer, ranks_of, top_items
+from .item_scores import Scorer, best_of_groups, item_blocks, ranks_of, top_items
 from .item_table import ITEMS_FILE, ItemTable
 from .sequence_encoders import last_positions
 
@@ -95,6 +96,7 @@ class RecommendingMixin:
         targets: Sequence[str],
         exclude_seen: bool = False,
         block_size: int | None = None,
+        item_groups: np.ndarray | None = None,
         **encoder_kwargs: Any,
     ) -> np.ndarray:
         """
@@ -105,21 +107,71 @@ class RecommendingMixin:
             targets (`Sequence[str]`, length B): item ids.
             exclude_seen (`bool`, *optional*, defaults to `False`): as in [`recommend`].
             block_size (`int`, *optional*): as in [`recommend`].
+            item_groups (`np.ndarray` [I], *optional*): items with the same number, such as those that share a title,
+                count as the same: the rank is the best among them. By default each counts for itself.
             encoder_kwargs: of the model's [`encode`].
 
         Returns:
             `np.ndarray` [B], int64: from 1; of equal scores the lower row ranks first. 0 where the target may not be
             recommended.
         """
-        items = self._require_items()
-        if len(targets) != len(histories):
-            raise ValueError(
-                f"{type(self).__name__}: {len(histories)} histories but {len(targets)} targets; pass one per history"
-            )
+        return self._rank(histories, targets, 0, exclude_seen, block_size, item_groups, encoder_kwargs)[0]
+
+    @torch.inference_mode()
+    def rank_and_recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        targets: Sequence[str],
+        k: int,
+        exclude_seen: bool = False,
+        block_size: int | None = None,
+        item_groups: np.ndarray | None = None,
+        **encoder_kwargs: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        What [`rank_targets`] returns, and the best items, from the same states and scores. (A catalog that is scored
+        in several blocks is scored anew for the items.)
+
+        Args:
+            histories, targets, exclude_seen, block_size, item_groups, encoder_kwargs: as in [`rank_targets`].
+            k (`int`): items per history, K.
+
+        Returns:
+            `tuple`: ranks [B], and rows of the item table [B, K], best first, padded with -1 where fewer may be
+            recommended.
+        """
+        if k < 1:
+            raise ValueError(f"{type(self).__name__}: k is {k}; pass a positive number of items")
+        return self._rank(histories, targets, k, exclude_seen, block_size, item_groups, encoder_kwargs)
+
+    def _rank(
+        self,
+        histories: Sequence[Sequence[str]],
+        targets: Sequence[str],
+        k: int,
+        exclude_seen: bool,
+        block_size: int | None,
+        item_groups: np.ndarray | None,
+        encoder_kwargs: dict,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks [B] of the targets and rows [B, K] of the best items."""
+        items, B = self._require_items(), len(histories)
+        if len(targets) != B:
+            raise ValueError(f"{type(self).__name__}: {B} histories but {len(targets)} targets; pass one per history")
         target_rows = torch.from_numpy(items.rows(targets)).to(self.device)
         with evaluating(self):
             score_block = self._scorer(histories, self._allowed(None), exclude_seen, encoder_kwargs)
-            return ranks_of(score_block, target_rows, len(items), block_size).cpu().numpy()
+            if len(blocks := item_blocks(B, len(items), block_size)) == 1:
+                score_block = partial(lambda scores, block: scores, score_block(blocks[0]))
+            if item_groups is not None:
+                groups = torch.from_numpy(item_groups).to(self.device)
+                target_rows = best_of_groups(score_block, target_rows, groups, block_size)
+            rank_B = ranks_of(score_block, target_rows, len(items), block_size)
+            best_BK = np.full((B, k), -1, dtype=np.int64)
+            if k > 0:
+                scores, rows = top_items(score_block, B, len(items), min(k, len(items)), block_size)
+                best_BK[:, : rows.shape[1]] = rows.masked_fill(scores == -torch.inf, -1).cpu().numpy()
+        return rank_B.cpu().numpy(), best_BK
 
     def encode_histories(self, histories: Sequence[Sequence[str]]) -> torch.Tensor:
         """Item ids to `input_ids` [B, L]; the newest `max_history` items of each history."""

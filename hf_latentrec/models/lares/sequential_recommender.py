@@ -20,9 +20,11 @@ from .configuration_sequential import SequentialConfig
 from .item_scores import item_cross_entropy
 from .item_table import ITEMS_FILE, ItemTable
 from .recommending import RecommendingMixin, last_states
+from .safe_weights import SafeWeightsMixin
 
 
 IGNORE_INDEX = -100
+OLD_ITEMS_FILE = "items.parquet"
 
 
 @dataclass
@@ -37,6 +39,8 @@ class SequentialOutput(ModelOutput):
         view_states (`torch.Tensor` [selected, D]): states of the views, in the order of `view_index`.
         step_states (`torch.Tensor` [G, D]): states at the labels after an intermediate step (LARES).
         auxiliary_losses (`dict[str, torch.Tensor]`): further terms that a model has, weighted; with labels.
+        contrasts (`list` of pairs of `torch.Tensor` [G, D]): states each of which has to find its own counterpart, the
+            second of the pair, among those of the batch; with labels, of a model that is trained that way.
     """
 
     loss: torch.Tensor | None = None
@@ -45,9 +49,10 @@ class SequentialOutput(ModelOutput):
     view_states: torch.Tensor | None = None
     step_states: torch.Tensor | None = None
     auxiliary_losses: dict[str, torch.Tensor] | None = None
+    contrasts: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
-class SequentialRecommender(RecommendingMixin, PreTrainedModel):
+class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel):
     """
     An item-ID recommender. A subclass writes [`encode`] and holds its item embeddings where `get_input_embeddings`
     finds them; row 0 of these is padding, and the item of table row `r` has row `r + 1`.
@@ -208,7 +213,8 @@ class SequentialRecommender(RecommendingMixin, PreTrainedModel):
     # Files
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
-        """As in transformers, with the item table beside the weights."""
+        """As in transformers, with the item table beside the weights, and its fingerprint in the configuration."""
+        self.config.items_fingerprint = None if self.items is None else self.items.fingerprint
         if self.items is not None and is_main_process:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.items.save(Path(save_directory, ITEMS_FILE))
@@ -216,12 +222,18 @@ class SequentialRecommender(RecommendingMixin, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any):
-        """As in transformers, with the item table where there is one."""
+        """
+        As in transformers, with the item table where there is one.
+
+        Raises:
+            ValueError: for weights that are pickled or broken, or items that are not the model's.
+        """
+        source = pretrained_model_name_or_path
         hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
         where = {name: kwargs[name] for name in hub if kwargs.get(name) is not None}
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded = super().from_pretrained(source, *args, **kwargs)
         path = cached_file(
-            pretrained_model_name_or_path,
+            source,
             ITEMS_FILE,
             **where,
             _raise_exceptions_for_missing_entries=False,
@@ -231,12 +243,26 @@ class SequentialRecommender(RecommendingMixin, PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
         if path is not None:
             model.items = ItemTable.load(path)
-            if len(model.items) != model.config.num_items:
-                raise ValueError(
-                    f"{path} holds {len(model.items)} items, but the model {model.config.num_items}; the folder is "
-                    "mixed of two models, save it again"
-                )
+            model.check_items(path)
+        elif model.config.items_fingerprint is not None or Path(source, OLD_ITEMS_FILE).is_file():
+            raise ValueError(
+                f"{cls.__name__}: {source} has no {ITEMS_FILE}, but the model was saved with items; save it again, or "
+                f"write the file with ItemTable(...).save (older models have {OLD_ITEMS_FILE}, which is read no more)"
+            )
         return loaded
+
+    def check_items(self, path: str | Path) -> None:
+        """Raises a `ValueError` where the items, read from `path`, are not those that the model was saved with."""
+        if len(self.items) != self.config.num_items:
+            raise ValueError(
+                f"{path} holds {len(self.items)} items, but the model {self.config.num_items}; the folder is mixed of "
+                "two models, save it again"
+            )
+        if self.config.items_fingerprint not in (None, self.items.fingerprint):
+            raise ValueError(
+                f"{path} holds items of fingerprint {self.items.fingerprint}, but the model was saved with those of "
+                f"{self.config.items_fingerprint}; the folder is mixed of two models, save it again"
+            )
 
 
 def targets_of(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Configurations of the LLM recommenders: one per backbone, with one nested configuration of the reasoner."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: `strict` checks types, and passes over those that are text.
 
 from dataclasses import asdict, dataclass, fields
 
@@ -116,7 +116,7 @@ class LatentReasonerConfig:
         return self.num_steps(num_thoughts) + 3
 
     @classmethod
-    def from_dict(cls, settings: dict) -> LatentReasonerConfig:
+    def from_dict(cls, settings: dict) -> "LatentReasonerConfig":
         """The configuration of a plain dictionary; a key that is not a setting is an error."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(settings) - set(known)):
@@ -139,7 +139,7 @@ class LatentRecConfigMixin:
     """
 
     reasoner_config: LatentReasonerConfig | dict | None = None
-    embedding_dropout: float = 0.0
+    embedding_dropout: float | int = 0.0
     start_thought_token_id: int | None = None
     end_thought_token_id: int | None = None
 

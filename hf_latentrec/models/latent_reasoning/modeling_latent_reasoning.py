@@ -18,13 +18,14 @@ from .generation import LatentGenerationMixin
 from .item_trie import ItemTrie
 from .modeling_outputs import LatentRecOutput
 from .reasoners import FactorizedReasoner, build_reasoner
+from .safe_weights import SafeWeightsMixin
 from .thought_state import ThoughtState
 
 
 IGNORE_INDEX = -100
 
 
-class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin):
+class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin, SafeWeightsMixin):
     """
     Turns a `...ForCausalLM` of transformers into a recommender that encodes a prompt once, thinks, and branches.
 

@@ -20,7 +20,7 @@ from .prompt_blocks import PromptBlocks
 from .tokenization import thought_token_ids
 
 
-CATALOG_FILE = "catalog.parquet"
+CATALOG_FILE = "catalog.safetensors"
 TRIE_FILE = "item_trie.safetensors"
 HISTORY_FIELD = "{history}"
 COMPACT_TEMPLATE = HISTORY_FIELD
@@ -225,22 +225,47 @@ class LatentRecProcessor(ProcessorMixin):
             recommendations[user].append(record)
         return recommendations
 
-    def rank_of(self, output: LatentRecGenerateOutput, target_rows: np.ndarray) -> np.ndarray:
+    def rank_of(
+        self, output: LatentRecGenerateOutput, target_rows: np.ndarray, item_groups: np.ndarray | None = None
+    ) -> np.ndarray:
         """
         Rank of one item per user in what [`post_process_recommendations`] would list.
 
         Args:
             output (`LatentRecGenerateOutput`): What `generate` returned.
             target_rows (`np.ndarray` of shape `[num_users]`): Catalog row of each user's target.
+            item_groups (`np.ndarray` of shape `[I]`, *optional*): Items with the same number, such as those that share
+                a title, count as the same: the rank is that of the first of them. By default each counts for itself.
 
         Returns:
             `np.ndarray` of shape `[num_users]`, int64: 1-based rank; 0 where the target is not in the list.
         """
-        ranking = self._rank(output)
-        hit = ranking.item == np.asarray(target_rows)[ranking.user]
+        ranking, targets = self._rank(output), np.asarray(target_rows)
+        if item_groups is None:
+            hit = ranking.item == targets[ranking.user]
+        else:
+            hit = item_groups[ranking.item] == item_groups[targets][ranking.user]
+        user, first = np.unique(ranking.user[hit], return_index=True)  # best first within a user
         ranks = np.zeros(output.num_users, dtype=np.int64)
-        ranks[ranking.user[hit]] = ranking.rank[hit]
+        ranks[user] = ranking.rank[hit][first]
         return ranks
+
+    def recommended_rows(self, output: LatentRecGenerateOutput, top_k: int) -> np.ndarray:
+        """
+        Catalog rows of what [`post_process_recommendations`] would list.
+
+        Args:
+            output (`LatentRecGenerateOutput`): What `generate` returned.
+            top_k (`int`): Items per user, K.
+
+        Returns:
+            `np.ndarray` of shape `[num_users, K]`, int64: best first, padded with -1 where there are fewer.
+        """
+        ranking = self._rank(output)
+        keep = ranking.rank <= top_k
+        rows = np.full((output.num_users, top_k), -1, dtype=np.int64)
+        rows[ranking.user[keep], ranking.rank[keep] - 1] = ranking.item[keep]
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds."""
@@ -259,7 +284,7 @@ class LatentRecProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> list[str]:
         """
-        Writes tokenizer, `processor_config.json`, `catalog.parquet` and `item_trie.safetensors`.
+        Writes tokenizer, `processor_config.json`, `catalog.safetensors` and `item_trie.safetensors`.
 
         Args:
             save_directory (`str` or `Path`): Folder; made where it does not exist.
@@ -282,8 +307,23 @@ class LatentRecProcessor(ProcessorMixin):
         hub_names = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
         hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
         config, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        catalog = ItemCatalog.load(cached_file(pretrained_model_name_or_path, CATALOG_FILE, **hub_kwargs))
-        trie = ItemTrie.load(cached_file(pretrained_model_name_or_path, TRIE_FILE, **hub_kwargs))
+        paths = {
+            name: cached_file(
+                pretrained_model_name_or_path, name, **hub_kwargs, _raise_exceptions_for_missing_entries=False
+            )
+            for name in (CATALOG_FILE, TRIE_FILE)
+        }
+        if missing := [name for name, path in paths.items() if path is None]:
+            raise ValueError(
+                f"LatentRecProcessor: {pretrained_model_name_or_path} has no {' and no '.join(missing)}; save the "
+                "processor again (older checkpoints have a catalog.parquet, which is read no more)"
+            )
+        if "catalog_fingerprint" not in config:
+            raise ValueError(
+                f"LatentRecProcessor: {pretrained_model_name_or_path} has no processor_config.json of this class; "
+                "save the processor again"
+            )
+        catalog, trie = ItemCatalog.load(paths[CATALOG_FILE]), ItemTrie.load(paths[TRIE_FILE])
         if config["catalog_fingerprint"] != catalog.fingerprint:
             raise ValueError(
                 f"LatentRecProcessor: {CATALOG_FILE} of {pretrained_model_name_or_path} has fingerprint "
@@ -291,6 +331,16 @@ class LatentRecProcessor(ProcessorMixin):
                 "save the processor again"
             )
         return {**config, "catalog": catalog, "item_trie": trie}, unused_kwargs
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any):
+        try:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except ValueError as error:  # tells nothing of files where one is missing or cut
+            raise ValueError(
+                f"LatentRecProcessor: tokenizer.json or tokenizer_config.json of {pretrained_model_name_or_path} is "
+                f"missing or broken ({error}); save the processor again"
+            ) from error
 
     def _check(self) -> None:
         name = type(self).__name__

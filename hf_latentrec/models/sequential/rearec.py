@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..lares.configuration_sequential import SequentialConfig
-from ..lares.item_scores import CHUNK_SCORES, item_cross_entropy
+from ..lares.item_scores import CHUNK_SCORES
 from ..lares.item_table import ItemTable
 from ..lares.sequence_encoders import LayerStack, TransformerLayer, sequence_mask
 from ..lares.sequential_recommender import SequentialOutput, divisor, targets_of
@@ -178,7 +178,11 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
         view_position_ids: torch.Tensor | None = None,
         view_index: torch.Tensor | None = None,
     ) -> SequentialOutput:
-        """As [`SequentialRecommender`], with the losses of ERL or PRL as `auxiliary_losses`."""
+        """
+        As [`SequentialRecommender`], with the losses of ERL or PRL as `auxiliary_losses`. PRL's disturbed thoughts and
+        the thoughts themselves come back as `contrasts`, divided by the temperature: the trainer compares them over
+        the batches of all processes.
+        """
         if labels is None:
             return super().forward(input_ids, position_ids)
         index, targets = targets_of(labels)
@@ -186,22 +190,24 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
         history = self.read(input_ids, position_ids)
         states = self.think(*history)
         steps = [state.flatten(0, 1)[index] for state in states]
+        contrasts = None
         if self.config.variant == "erl":
             divergence = step_divergence(steps, self.item_embeddings / self.config.temperature)
             auxiliary = {"diversity": -self.config.diversity_weight * divergence / count}
         else:
             progressive = self.config.progressive_weight * self.progressive_loss(steps, targets, negative_ids)
+            auxiliary = {"progressive": progressive / count}
             twins = self.think(*history, disturbed=states) if self.training else states
-            contrastive = self.contrastive_loss(steps, [twin.flatten(0, 1)[index] for twin in twins])
-            auxiliary = {
-                "progressive": progressive / count,
-                "thought_contrastive": self.config.contrastive_weight * contrastive / count,
-            }
+            contrasts = [
+                (twin.flatten(0, 1)[index] / self.config.temperature, thought)
+                for twin, thought in zip(twins[1:], steps[1:], strict=True)
+            ]
         user_states = self.combine(steps)
         output = SequentialOutput(
             loss=self.item_loss(user_states, targets, negative_ids) / count,
             user_states=user_states,
             auxiliary_losses=auxiliary,
+            contrasts=contrasts,
         )
         if view_input_ids is not None:
             output.view_states = self.states_at(view_input_ids, view_position_ids, view_index)
@@ -215,15 +221,6 @@ class ReaRecForSequentialRecommendation(EmbeddingRecommender):
         losses = [
             self.item_loss(state / self.config.temperature_scale ** (last - step), targets, negative_ids)
             for step, state in enumerate(steps[:-1])
-        ]
-        return torch.stack(losses).mean()
-
-    def contrastive_loss(self, steps: list[torch.Tensor], twins: list[torch.Tensor]) -> torch.Tensor:
-        """PRL: a disturbed thought finds its own among those of the batch; mean over thoughts, sum over G."""
-        own = torch.arange(len(steps[0]), device=steps[0].device)
-        losses = [
-            item_cross_entropy(twin / self.config.temperature, state, own)
-            for state, twin in zip(steps[1:], twins[1:], strict=True)
         ]
         return torch.stack(losses).mean()
 

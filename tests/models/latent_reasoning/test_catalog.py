@@ -7,9 +7,12 @@ from collections import Counter
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from hf_latentrec.models.latent_reasoning.catalog import ItemCatalog
@@ -133,9 +136,17 @@ def test_duplicate_ids(tokenizer):
         (changed(0, title=None), "title", r"item_id 'B1' \(row 0\) has an empty title"),
         (changed(0, title=" \n"), "title", r"item_id 'B1' \(row 0\) has an empty title"),
         ([{"item_id": "1"}], "title", "no column 'title'; found item_id"),
-        ([{"item_id": 1, "title": "x"}], "title", "column 'item_id' holds int64; expected strings"),
-        ([{"item_id": "1", "semantic_id": "<a_1>"}], "semantic_id", "holds string; expected lists of token strings"),
+        ([{"item_id": 1, "title": "x"}], "title", "column 'item_id' holds int 1 in row 0; expected strings"),
+        (
+            [{"item_id": "1", "semantic_id": "<a_1>"}],
+            "semantic_id",
+            "holds str '<a_1>' in row 0; expected lists of token strings",
+        ),
         ([{"item_id": "1", "tokens": 1}], "title", "column 'tokens' is the catalog's own"),
+        (changed(1, brand={"a", "b"}), "title", "column 'brand' cannot be saved as JSON .*set.*leave it out"),
+        (changed(1, brand="\ud800"), "title", "column 'brand' cannot be saved as JSON"),
+        ({"item_id": ["1"]}, "title", "items are a dict; pass a datasets.Dataset"),
+        (pd.DataFrame(ITEMS), "title", "items are a DataFrame; pass a datasets.Dataset"),
         (ITEMS, "ids", "item_tokenization='ids'; choose one of 'semantic_id', 'title'"),
     ],
 )
@@ -158,10 +169,10 @@ def test_title_without_tokens_and_tokenizer_without_eos(tokenizer):
 @pytest.mark.parametrize("tokenization", ["semantic_id", "title"])
 def test_save_and_load(tmp_path, tokenizer, tokenization):
     catalog = ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization=tokenization, popularity={"B2": 4})
-    catalog.save(tmp_path / "catalog.parquet")
-    loaded = ItemCatalog.load(tmp_path / "catalog.parquet")
+    catalog.save(tmp_path / "catalog.safetensors")
+    loaded = ItemCatalog.load(tmp_path / "catalog.safetensors")
     assert loaded.fingerprint == catalog.fingerprint
-    assert loaded.table.equals(catalog.table)
+    assert loaded.columns == catalog.columns and loaded[1] == catalog[1]
     assert loaded.item_tokenization == tokenization and loaded.terminal_token_id == catalog.terminal_token_id
     assert loaded.popularity.tolist() == [0, 4, 0]
     assert all(np.array_equal(loaded.answer_tokens(row), catalog.answer_tokens(row)) for row in range(3))
@@ -184,19 +195,57 @@ def test_fingerprint_changes_with_what_it_covers(tokenizer):
     assert fingerprint(changed(1, title="Other")) == prints[0]
 
 
+@pytest.mark.parametrize(
+    ("tokenization", "fingerprint"),
+    [
+        ("semantic_id", "48f92220b104fd530e3a7b1e09f28a5f7b10e91c32c7370174fb476ed7260b79"),
+        ("title", "1cf67066b7815936678e0fcdf1c1e3be37effe4bc12d784ea5403c8f4c93f89a"),
+    ],
+)
+def test_fingerprint_is_what_it_always_was(tokenizer, tokenization, fingerprint):
+    catalog = ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization=tokenization, popularity={"B2": 4})
+    assert catalog.fingerprint == fingerprint
+
+
+def test_columns_of_every_kind(tmp_path, tokenizer):
+    items = [
+        {"item_id": "B1", "title": "Soap", "price": np.float64(2.5), "tags": ["a", "b"]},
+        {"item_id": np.str_("B2"), "title": "Crème ✓", "tags": np.array(["c"]), "more": {"x": None}},
+    ]
+    catalog = ItemCatalog.from_items(items, tokenizer, item_tokenization="title")
+    catalog.save(tmp_path / "catalog.safetensors")
+    loaded = ItemCatalog.load(tmp_path / "catalog.safetensors")
+    assert loaded[0] == {"item_id": "B1", "title": "Soap", "price": 2.5, "tags": ["a", "b"], "more": None}
+    assert loaded[1] == {"item_id": "B2", "title": "Crème ✓", "price": None, "tags": ["c"], "more": {"x": None}}
+
+
+def test_a_dataset_in_another_order_and_format(tokenizer):
+    dataset = datasets.Dataset.from_list(ITEMS).select([2, 0]).with_format("numpy")
+    catalog = ItemCatalog.from_items(dataset, tokenizer, item_tokenization="semantic_id")
+    assert catalog.item_ids == ["B3", "B1"] and catalog[0]["brand"] == "x"
+
+
 def test_load_refuses_damaged_files(tmp_path, tokenizer):
-    path = tmp_path / "catalog.parquet"
+    path = tmp_path / "catalog.safetensors"
     ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization="semantic_id").save(path)
-    table = pq.read_table(path)
+    tensors = load_file(path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match="catalog.parquet is truncated"):
+    with pytest.raises(ValueError, match="catalog.safetensors is truncated"):
         ItemCatalog.load(path)
-    ids = pa.array(["B1", "B2", "tampered"])
-    pq.write_table(table.set_column(0, "item_id", ids), path)
-    with pytest.raises(ValueError, match="content of .*catalog.parquet has fingerprint"):
+    changed_bytes = tensors["columns"].tobytes().replace(b"B3", b"B9")
+    save_file({**tensors, "columns": np.frombuffer(changed_bytes, dtype=np.uint8)}, path, metadata)
+    with pytest.raises(ValueError, match="content of .*catalog.safetensors has fingerprint"):
         ItemCatalog.load(path)
-    pq.write_table(table.replace_schema_metadata(), path)
+    save_file({**tensors, "tokens": tensors["tokens"][::-1].copy()}, path, metadata)
+    with pytest.raises(ValueError, match="content of .*catalog.safetensors has fingerprint"):
+        ItemCatalog.load(path)
+    save_file(tensors, path)
     with pytest.raises(ValueError, match="is no catalog"):
+        ItemCatalog.load(path)
+    pq.write_table(pa.table({"item_id": ["B1"]}), path)
+    with pytest.raises(ValueError, match="catalog.safetensors is truncated or no safetensors file"):
         ItemCatalog.load(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 import hf_latentrec  # noqa: F401  (registers the Auto classes)
@@ -76,6 +77,27 @@ def test_markers_are_the_papers_unless_said_otherwise():
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Qwen3LatentRecConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"embedding_dropout": "0.1"}, "embedding_dropout"),
+        ({"start_thought_token_id": 1.5}, "start_thought_token_id"),
+        ({"num_thoughts": "3"}, "num_thoughts"),
+        ({"reasoner_config": 3}, "reasoner_config"),
+        ({"reasoner_config": {"num_thoughts": 2.0}}, "num_thoughts"),
+        ({"reasoner_config": {"num_thoughts": 2, "adaptive_depth": "yes"}}, "adaptive_depth"),
+    ],
+)
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_types_are_checked(config_class, settings, field):
+    with pytest.raises(StrictDataclassError, match=f"'{field}'"):
+        config_class(**settings)
+
+
+def test_whole_numbers_are_numbers():
+    assert Qwen3LatentRecConfig(embedding_dropout=0).embedding_dropout == 0
 
 
 def test_thoughts_are_checked_on_assignment():

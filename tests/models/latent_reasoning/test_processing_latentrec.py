@@ -260,10 +260,12 @@ def test_round_trip_through_auto_processor(tmp_path, registered, item_tokenizati
         popularity={"B2": 3},
     )
     files = processor.save_pretrained(tmp_path)
-    assert {"processor_config.json", "catalog.parquet", "item_trie.safetensors"} == {f.split("/")[-1] for f in files}
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {"processor_config.json", "catalog.safetensors", "item_trie.safetensors"} == {
+        f.split("/")[-1] for f in files
+    }
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {
         "processor_config.json",
-        "catalog.parquet",
+        "catalog.safetensors",
         "item_trie.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -271,7 +273,10 @@ def test_round_trip_through_auto_processor(tmp_path, registered, item_tokenizati
     (tmp_path / "config.json").write_text(json.dumps({"model_type": Qwen3LatentRecConfig.model_type}))
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert type(loaded) is LatentRecProcessor
-    assert loaded.to_dict() == processor.to_dict() == json.loads((tmp_path / "processor_config.json").read_text())
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    assert saved == processor.to_dict()
+    assert saved.pop("auto_map") == {"AutoProcessor": "processing_latentrec.LatentRecProcessor"}
+    assert loaded.to_dict() == saved
     assert loaded.to_dict()["start_thought_token_id"] == 264
     assert loaded.split_fingerprint == "leave-one-out-7"
     assert loaded(HISTORIES)["input_ids"].equal(processor(HISTORIES)["input_ids"])
@@ -288,11 +293,33 @@ def test_loading_refuses_a_trie_or_a_catalog_of_another_checkpoint(tmp_path, reg
     other.item_trie.save(tmp_path / "item_trie.safetensors")
     with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*{processor.catalog.fingerprint}"):
         AutoProcessor.from_pretrained(tmp_path)
-    other.catalog.save(tmp_path / "catalog.parquet")
+    other.catalog.save(tmp_path / "catalog.safetensors")
     with pytest.raises(ValueError, match=f"{other.catalog.fingerprint}.*names {processor.catalog.fingerprint}"):
         AutoProcessor.from_pretrained(tmp_path)
-    (tmp_path / "catalog.parquet").unlink()
-    with pytest.raises(OSError, match="catalog.parquet"):
+    (tmp_path / "catalog.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no catalog.safetensors; save the processor again"):
+        AutoProcessor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "truncated"),
+    [
+        ("catalog.safetensors", "has no catalog.safetensors", "catalog.safetensors is truncated"),
+        ("item_trie.safetensors", "has no item_trie.safetensors", "item_trie.safetensors is truncated"),
+        ("processor_config.json", "has no processor_config.json", "processor_config.json' is not a valid JSON"),
+        ("tokenizer.json", "tokenizer.json or .* is missing or broken", "tokenizer.json or .* is missing or broken"),
+        ("tokenizer_config.json", "no padding token", "tokenizer_config.json of .* is missing or broken"),
+    ],
+)
+def test_missing_and_truncated_files_are_named(tmp_path, registered, name, missing, truncated):
+    make_processor().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": Qwen3LatentRecConfig.model_type}))
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises((ValueError, OSError), match=truncated):
+        AutoProcessor.from_pretrained(tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match=missing):
         AutoProcessor.from_pretrained(tmp_path)
 
 

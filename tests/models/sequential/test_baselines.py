@@ -11,7 +11,7 @@ from hf_latentrec import ItemKNNConfig, ItemKNNRecommender, PopularityConfig, Po
 from hf_latentrec.data import SequenceDataset
 from hf_latentrec.trainer import SequentialTrainer, SequentialTrainingConfig
 
-from .conftest import NUM_ITEMS, TRAINED, make_items
+from .toy_baselines import NUM_ITEMS, TRAINED, make_items
 
 
 HISTORIES = [["i3", "i7", "i1"], ["i2"], ["i5", "i4", "i9", "i0", "i11", "i8"], ["i1", "i6", "i2", "i10"]]

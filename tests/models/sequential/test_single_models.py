@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from hf_latentrec.models.sequential.rearec import step_divergence
+from hf_latentrec.trainer.contrastive_losses import contrast
 
-from .conftest import NUM_ITEMS
+from .toy_baselines import NUM_ITEMS
 
 
 BATCH = torch.tensor([[4, 8, 2, 0, 0, 0], [3, 0, 0, 0, 0, 0], [6, 5, 10, 1, 12, 9], [2, 7, 3, 11, 0, 0]])
@@ -232,7 +233,8 @@ def test_prl_losses(make_model):
             contrastive -= similarity.log_softmax(0)[number] / 2
     torch.testing.assert_close(output.loss, loss / 20)
     torch.testing.assert_close(output.auxiliary_losses["progressive"], 0.7 * progressive / 20)
-    torch.testing.assert_close(output.auxiliary_losses["thought_contrastive"], 0.2 * contrastive / 20)
+    found = torch.stack([contrast(*pair).sum() for pair in output.contrasts]).mean()
+    torch.testing.assert_close(found, contrastive)
 
 
 # TedRec

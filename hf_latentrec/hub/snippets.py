@@ -1,0 +1,46 @@
+"""The lines of Python that a card shows, which run as they stand."""
+
+from __future__ import annotations
+
+from .card_facts import ITEM_IDS, CardFacts
+
+
+_WITH_PROCESSOR = """\
+{first}from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained({source}).eval()
+processor = AutoProcessor.from_pretrained({source})
+inputs = processor([{history}])
+output = model.generate(**inputs, item_trie=processor.item_trie, num_beams=20)
+for item in processor.post_process_recommendations(output, top_k=10)[0]:
+    print(item["item_id"], item["title"], item["score"])"""
+_WITH_ITEMS = """\
+{first}from transformers import AutoModel
+
+model = AutoModel.from_pretrained({source}).eval()
+for item in model.recommend([{history}], k=10)[0]:
+    print(item["item_id"], item["title"], item["score"])"""
+
+
+def snippet(facts: CardFacts, location: str, remote_code: bool) -> str:
+    """
+    How a model is loaded and asked.
+
+    Args:
+        facts ([`CardFacts`]): of the model; its example history may hold any text.
+        location (`str`): a folder, or a repository of the Hub.
+        remote_code (`bool`): with the code that travels with the model, or with the library.
+
+    Example:
+        >>> print(snippet(CardFacts(kind="item_ids", example_history=["B1"]), "user/model", True).splitlines()[2])
+        model = AutoModel.from_pretrained('user/model', trust_remote_code=True).eval()
+    """
+    template = _WITH_ITEMS if facts.kind == ITEM_IDS else _WITH_PROCESSOR
+    return template.format(
+        first="" if remote_code else "import hf_latentrec  # registers the Auto classes\n",
+        source=ascii(location) + (", trust_remote_code=True" if remote_code else ""),
+        history=ascii(facts.example_history),
+    )
+
+
+__all__ = ["snippet"]
