@@ -170,7 +170,7 @@ class Evaluation:
         data_args, args, model = self.data_args, self.args, self.model.model
         timed = min(args.latency_users, len(self.examples))
         return {
-            "model": args.model,
+            "model": Path(args.model).resolve().name if Path(args.model).exists() else args.model,  # reports travel
             "model_class": type(model).__name__,
             **self.model.details(),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -79,7 +79,8 @@ def stage_settings(args: Any, config_class: type, **changes: Any):
     """A trainer's settings: those that `args` shares with its class, with the stage's own in their place."""
     known = {f.name for f in fields(config_class) if f.init}
     shared = {f.name: getattr(args, f.name) for f in fields(args) if f.init and f.name in known}
-    shared["push_to_hub"] = False  # the recipe publishes its last stage, once it is tested
+    if "push_to_hub" in known:
+        shared["push_to_hub"] = False  # the recipe publishes its last stage, once it is tested
     return config_class(**(shared | changes))
 
 

@@ -24,6 +24,14 @@ FACTS_FILE = "card_facts.json"
 CUTOFFS = (5, 10, 20)
 PACKAGES = ("transformers", "trl", "torch", "datasets", "accelerate")
 LLM, ITEM_IDS = "llm", "item_ids"
+# Details of an evaluation that a card tells, and its words for them.
+TOLD_OF_TESTS = {
+    "num_examples": "examples",
+    "max_history": "newest items of a history that are read",
+    "decoding": "decoding",
+    "num_beams": "beams",
+    "seed": "seed of training",
+}
 
 
 @dataclass(frozen=True)
@@ -110,23 +118,31 @@ class CardFacts:
         The same facts with the results of an evaluation in the place of older ones.
 
         Raises:
-            ValueError: the run is of another split than the model.
+            ValueError: the run is of another split than the model, or not of its test part.
         """
         from ..evaluation import ranking_metrics
 
-        own, found = self.data.split_fingerprint, run.split_fingerprint
+        own, found, details = self.data.split_fingerprint, run.split_fingerprint, run.details
         if own is not None and own != found:
             raise ValueError(
                 f"the evaluation {run.label!r} is of split {found}, but the model was trained on {own}; evaluate this "
                 "model on its own split"
             )
+        if details.get("part", "test") != "test":
+            raise ValueError(
+                f"the evaluation {run.label!r} is of the {details['part']} examples, and a card shows those of test; "
+                "evaluate them with --part test"
+            )
+        match = "matched by title, " if details.get("match") == "title" else ""
         results = {}
         for protocol, file in run.ranks.items():
-            results[protocol] = ranking_metrics(file.ranks, CUTOFFS)
+            metrics = results[match + protocol] = ranking_metrics(file.ranks, CUTOFFS)
             if file.num_thoughts is not None:
-                results[protocol]["mean thoughts"] = float(np.mean(file.num_thoughts))
-        users = {"users": len(next(iter(run.ranks.values())).ranks)} if run.ranks else {}
-        facts = replace(self, results=results, test={**users, **public_details(run.details)})
+                metrics["mean thoughts"] = float(np.mean(file.num_thoughts))
+        test = {name: details[key] for key, name in TOLD_OF_TESTS.items() if details.get(key) is not None}
+        facts = replace(self, results=results, test=test)
+        unknown = {"name": details.get("data"), "split": details.get("split", "").replace("_", " ")}
+        facts = facts.with_data(**{key: value for key, value in unknown.items() if getattr(self.data, key) is None})
         return facts.with_data(split_fingerprint=found, num_items=len(run.items.item_ids))
 
     def save(self, folder: str | Path) -> None:
@@ -146,12 +162,11 @@ class CardFacts:
 
 
 def public_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an evaluation's details can be published: numbers and words, no paths of the machine that ran it."""
-    plain = {name: value for name, value in details.items() if isinstance(value, str | int | float)}
+    """What of an evaluation's details can be published: all but the paths of the machine that ran it."""
     return {
         name: value
-        for name, value in plain.items()
-        if name != "split_fingerprint" and not (isinstance(value, str) and Path(value).is_absolute())
+        for name, value in details.items()
+        if name != "model" and not (isinstance(value, str) and Path(value).is_absolute())
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from .card_facts import load_facts, public_details
+from .card_facts import CUTOFFS, load_facts, public_details
 from .model_card import CARD_FILE, add_results, carries_code, render_card, was_edited
 
 
@@ -152,12 +152,12 @@ def card_of(folder: Path, repo_id: str, run: EvaluationRun | None) -> str:
 
 def save_evaluation(run: EvaluationRun, folder: Path) -> None:
     """The ranks of a run, from which every metric can be computed again, and its metrics; again a run to load."""
-    from .card_facts import CardFacts
+    from ..evaluation.summary import summarize
 
-    details = {**public_details(run.details), "split_fingerprint": run.split_fingerprint}
     extras = {"latency": None, "steps": None, "factors": None, "log_history": None}
-    replace(run, details=details, recommendations={}, **extras).save(folder)
-    (folder / METRICS_FILE).write_text(json.dumps(CardFacts().with_run(run).results, indent=1), encoding="utf-8")
+    replace(run, details=public_details(run.details), recommendations={}, **extras).save(folder)
+    metrics = {protocol: summarize(run, protocol, CUTOFFS) for protocol in run.ranks}
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
 
 
 def _commit(api: HfApi, repo_id: str, stage: Path, revision: str | None, message: str) -> CommitInfo:

@@ -208,12 +208,20 @@ def test_results_of_a_run():
     ranks = np.array([1, 3, 0, 12])
     file = RankFile(list("abcd"), ranks, {"split_fingerprint": "f"}, num_thoughts=np.array([1, 2, 3, 6]))
     items = EvaluatedItems(["x", "y"], [None, None], np.array([1, 2]))
-    run = EvaluationRun(
-        "R", {"split_fingerprint": "f", "num_beams": 50, "path": "/x"}, items, {"nothing filtered": file}
-    )
+    details = {
+        "split_fingerprint": "f", "num_beams": 50, "num_examples": 4, "part": "test", "match": "item", "data": "Toys",
+        "split": "leave_one_out", "seed": None,
+    }  # fmt: skip
+    run = EvaluationRun("R", details, items, {"nothing filtered": file})
     facts = CardFacts(data=DataFacts(split_fingerprint="f"), results={"old": {"HR@5": 1.0}}).with_run(run)
     assert facts.results == {"nothing filtered": {**ranking_metrics(ranks), "mean thoughts": 3.0}}
-    assert facts.test == {"users": 4, "num_beams": 50} and facts.data.num_items == 2
+    assert facts.test == {"beams": 50, "examples": 4} and facts.data.num_items == 2
+    assert (facts.data.name, facts.data.split) == ("Toys", "leave one out")
+    by_title = replace(run, details={**details, "match": "title"})
+    assert list(CardFacts().with_run(by_title).results) == ["matched by title, nothing filtered"]
+    assert CardFacts(data=DataFacts("Mine")).with_run(run).data.name == "Mine"
+    with pytest.raises(ValueError, match="is of the validation examples"):
+        CardFacts().with_run(replace(run, details={**details, "part": "validation"}))
     with pytest.raises(ValueError, match="is of split f, but the model was trained on g"):
         CardFacts(data=DataFacts(split_fingerprint="g")).with_run(run)
 
