@@ -121,6 +121,9 @@ def check_comparable(files: Mapping[str, RankFile]) -> None:
     """
     Raise where rank files are not of the same split, protocol, kind of match and users.
 
+    The fingerprint of a split covers its training examples, too, which models may cut into windows differently. So
+    where both files have an `examples_fingerprint`, of what was tested alone, that counts.
+
     Args:
         files (`Mapping[str, RankFile]`): two or more, by the name that errors call them.
 
@@ -134,8 +137,10 @@ def check_comparable(files: Mapping[str, RankFile]) -> None:
     """
     (first_name, first), *others = files.items()
     for name, file in others:
+        told = all("examples_fingerprint" in ranks.metadata for ranks in (first, file))
+        fingerprint = "examples_fingerprint" if told else "split_fingerprint"
         for what, default, remedy in (
-            ("split_fingerprint", None, "ranks on different splits cannot be compared; evaluate both on the same one"),
+            (fingerprint, None, "ranks on different splits cannot be compared; evaluate both on the same one"),
             ("protocol", None, "compare ranks of the same protocol"),
             ("match", "item", "a hit must mean the same for both; evaluate both with the same match"),
         ):

@@ -83,6 +83,10 @@ def test_a_model_against_itself_does_not_differ():
     [
         ({"split": "s2"}, "A has split_fingerprint 's1', but B has 's2'; ranks on different splits"),
         ({"protocol": "seen items excluded"}, "A has protocol 'nothing filtered', but B has 'seen items excluded'"),
+        (
+            {"split": "s2", "examples_fingerprint": "e2"},
+            "A has split_fingerprint 's1', but B has 's2'; ranks on different splits",
+        ),
         ({"match": "title"}, "A has match 'item', but B has 'title'"),
         (
             {"users": ["u0", "x1", "x2", "x3", "x4"]},
@@ -134,3 +138,10 @@ def test_bad_arguments_are_named():
         compare_ranks({}, run)
     with pytest.raises(ValueError, match=r"shape \[1\]; a paired test takes"):
         compare_ranks({"A": rank_file([1])}, {"B": rank_file([2])})
+
+
+def test_what_was_tested_counts_more_than_how_training_was_cut():
+    a = rank_file([1, 2], split="windows of 10", examples_fingerprint="e1")
+    check_comparable({"A": a, "B": rank_file([2, 1], split="windows of 1", examples_fingerprint="e1")})
+    with pytest.raises(ValueError, match="A has examples_fingerprint 'e1', but B has 'e2'"):
+        check_comparable({"A": a, "B": rank_file([2, 1], split="windows of 10", examples_fingerprint="e2")})
