@@ -18,6 +18,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Evaluation:
     """
 
     def __init__(self, data_args: EvaluationDataArguments, args: EvaluationArguments, state: PartialState):
+        from datasets import DatasetDict
         from evaluate_loading import check_trained_on, load_recommender
 
         from hf_latentrec.data import split_fingerprint, training_popularity
@@ -66,6 +68,8 @@ class Evaluation:
         check_trained_on(self.model, {"catalog": self.model.catalog_fingerprint(self.data, self.splits)})
         check_cutoffs(args.cutoffs, self.data.num_items)
         self.examples = some_users(self.splits[args.part], args.eval_users)
+        # The split's fingerprint covers training windows, too, which models that are tested on the same may not share.
+        self.examples_fingerprint = split_fingerprint(DatasetDict({"examples": self.examples}))
         self.check_latency()
         self.popularity: np.ndarray = training_popularity(self.splits["train"], self.model.items.item_ids)
         self.label = args.label or Path(args.model).resolve().name
@@ -129,6 +133,7 @@ class Evaluation:
             users = example_ids(result.user_ids)
             how = {
                 "split_fingerprint": self.split_fingerprint,
+                "examples_fingerprint": self.examples_fingerprint,
                 "protocol": protocol,
                 "num_beams": evaluator.num_beams,
                 "match": evaluator.match,
@@ -165,7 +170,7 @@ class Evaluation:
         data_args, args, model = self.data_args, self.args, self.model.model
         timed = min(args.latency_users, len(self.examples))
         return {
-            "model": args.model,
+            "model": Path(args.model).resolve().name if Path(args.model).exists() else args.model,  # reports travel
             "model_class": type(model).__name__,
             **self.model.details(),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -177,6 +182,7 @@ class Evaluation:
             "cutoffs": args.cutoffs,
             "match": args.match,
             "split_fingerprint": self.split_fingerprint,
+            "examples_fingerprint": self.examples_fingerprint,
             "catalog_fingerprint": self.model.trained_on["catalog"],
             "seed": read_training_seed(args.model),
             "latency": f"{timed:,} users, median of 3, {self.state.device.type}" if timed else None,
@@ -239,7 +245,8 @@ def processes(use_cpu: bool) -> Iterator[PartialState]:
     """The processes of the launch, which end together."""
     from accelerate import PartialState
 
-    state = PartialState(cpu=use_cpu)
+    # The others wait while the main one times recommendations.
+    state = PartialState(cpu=use_cpu, timeout=timedelta(hours=12))
     yield state
     close(state)
 

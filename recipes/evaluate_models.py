@@ -11,7 +11,7 @@ import torch
 from evaluate_arguments import DEFAULT_BEAMS, EvaluationArguments
 from training_setup import build_catalog
 
-from hf_latentrec import ItemTable, LaresConfig, LatentRecProcessor
+from hf_latentrec import ItemTable, LaresConfig, LatentRecProcessor, ReaRecConfig
 from hf_latentrec.evaluation import (
     RankingEvaluator,
     RecEvaluator,
@@ -248,11 +248,11 @@ class ItemRecommender(Recommender):
         return [SequentialEvaluator(examples, num_steps=number, seed=seed, **self.shared) for seed in seeds]
 
     def latency(self, histories: list[list[str]]) -> list[dict[str, Any]]:
-        steps = (self.args.steps or [self.own_steps]) if self.own_steps else []
         return measure_item_latency(
             self.model,
             histories,
-            num_steps=steps,
+            thinks=isinstance(self.model.config, LaresConfig | ReaRecConfig),
+            num_steps=sorted(set(self.args.steps) - {self.own_steps}),
             batch_sizes=self.args.latency_batch_sizes,
             num_users=len(histories),
         )

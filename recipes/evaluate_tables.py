@@ -59,8 +59,8 @@ def _latency_table(rows: Sequence[dict[str, Any]]) -> str:
     names = {True: "thinking", False: "no thoughts", "explicit_cot": "text"}
     table: dict[str, dict[str, float]] = {}
     for row in rows:
-        steps = f"{row['num_steps']} steps" if "num_steps" in row else names[row["thinking"]]
-        milliseconds = table.setdefault(f"{steps}, batch of {row['batch_size']}", {})
+        how = names.get(row["thinking"], row["thinking"])
+        milliseconds = table.setdefault(f"{how}, batch of {row['batch_size']}", {})
         milliseconds[row["stage"]] = 1000 * row["seconds_per_user"]
     columns = [stage for stage in ("encode", "think", "decode", "total") if stage in next(iter(table.values()))]
     return format_metric_table(table, columns=columns, row_header="users at once")

@@ -51,6 +51,7 @@ DEFAULT_SPACE = {
 FIXED = (
     "max_history",
     "num_items",
+    "items_fingerprint",
     "split_fingerprint",
     "contrastive",
     "output_dir",

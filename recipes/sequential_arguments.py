@@ -8,13 +8,13 @@ from typing import Any
 
 from protocol_arguments import ProtocolArguments
 from sequential_stages import plan
-from training_setup import InteractionArguments
+from training_setup import TrainingDataArguments
 
 from hf_latentrec.trainer import SequentialTrainingConfig
 
 
 @dataclass
-class SequentialDataArguments(InteractionArguments):
+class SequentialDataArguments(TrainingDataArguments):
     """Where the interactions come from and how they become examples."""
 
     split: str = field(

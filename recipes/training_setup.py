@@ -46,6 +46,12 @@ class InteractionArguments:
             "choices": ["error", "drop"],
         },
     )
+
+
+@dataclass
+class TrainingDataArguments(InteractionArguments):
+    """The same, and what the card of a trained model says of them."""
+
     data_name: str | None = field(
         default=None, metadata={"help": "Name of the data in the model's card; by default that of their folder."}
     )
@@ -53,7 +59,7 @@ class InteractionArguments:
 
 
 @dataclass
-class DataArguments(InteractionArguments):
+class DataArguments(TrainingDataArguments):
     """Where the interactions and semantic IDs come from and how they become examples."""
 
     data_dir: str | None = field(

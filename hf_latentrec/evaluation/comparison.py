@@ -119,7 +119,7 @@ def compare_ranks(
 
 def check_comparable(files: Mapping[str, RankFile]) -> None:
     """
-    Raise where rank files are not of the same split, protocol and users.
+    Raise where rank files are not of the same split, protocol, kind of match and users.
 
     Args:
         files (`Mapping[str, RankFile]`): two or more, by the name that errors call them.
@@ -134,15 +134,14 @@ def check_comparable(files: Mapping[str, RankFile]) -> None:
     """
     (first_name, first), *others = files.items()
     for name, file in others:
-        for what, remedy in (
-            ("split_fingerprint", "ranks on different splits cannot be compared; evaluate both on the same one"),
-            ("protocol", "compare ranks of the same protocol"),
+        for what, default, remedy in (
+            ("split_fingerprint", None, "ranks on different splits cannot be compared; evaluate both on the same one"),
+            ("protocol", None, "compare ranks of the same protocol"),
+            ("match", "item", "a hit must mean the same for both; evaluate both with the same match"),
         ):
-            if file.metadata.get(what) != first.metadata.get(what):
-                raise ValueError(
-                    f"{first_name} has {what} {first.metadata.get(what)!r}, but {name} has "
-                    f"{file.metadata.get(what)!r}; {remedy}"
-                )
+            expected, found = (ranks.metadata.get(what, default) for ranks in (first, file))
+            if found != expected:
+                raise ValueError(f"{first_name} has {what} {expected!r}, but {name} has {found!r}; {remedy}")
         missing, others_only = _lacking(file.user_ids, first.user_ids), _lacking(first.user_ids, file.user_ids)
         if missing or others_only:
             raise ValueError(

@@ -60,9 +60,9 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to recommend: what its rows say of it, which stages it has, and how it is done."""
+    """One way to recommend: what its rows say of its thinking, which stages it has, and how it is done."""
 
-    labels: dict[str, Any]
+    thinking: bool | str
     stages: tuple[str, ...]
     run: Callable[[Histories, Stopwatch], None]
 
@@ -129,7 +129,7 @@ def measure_latency(
     kinds[False] = (0, False)
     if max_cot_tokens is not None:
         kinds["explicit_cot"] = (0, True)
-    ways = [_Way({"thinking": thinking}, STAGES, partial(recommend, *how)) for thinking, how in kinds.items()]
+    ways = [_Way(thinking, STAGES, partial(recommend, *how)) for thinking, how in kinds.items()]
     return _measure(model, ways, histories, batch_sizes, num_users, repeats)
 
 
@@ -138,6 +138,7 @@ def measure_item_latency(
     model: SequentialRecommender,
     histories: Histories,
     *,
+    thinks: bool = False,
     num_steps: Sequence[int] = (),
     batch_sizes: Sequence[int] = BATCH_SIZES,
     num_users: int = 100,
@@ -150,12 +151,14 @@ def measure_item_latency(
     Args:
         model (`SequentialRecommender`): the recommender.
         histories (`list[list[str]]`): item ids of each user; the first are taken.
-        num_steps (`Sequence[int]`, *optional*): for a model that reasons in steps (LARES): numbers of them.
+        thinks (`bool`, *optional*, defaults to `False`): what rows say of the model as it is.
+        num_steps (`Sequence[int]`, *optional*): for a model that reasons in steps (LARES): also after these numbers of
+            them, in place of its own.
         batch_sizes, num_users, repeats: as in [`measure_latency`].
         top_k (`int`, *optional*, defaults to 10): items per user.
 
     Returns:
-        `list[dict]`: as [`measure_latency`]; with `num_steps`, each row tells the number, and is `thinking`.
+        `list[dict]`: as [`measure_latency`]; `thinking` is `thinks`, or `"4 steps"` where the number was given.
 
     Raises:
         ValueError: as [`measure_latency`].
@@ -164,8 +167,8 @@ def measure_item_latency(
     def recommend(given: dict[str, int], batch: Histories, watch: Stopwatch) -> None:
         model.recommend(batch, k=top_k, **given)
 
-    kinds = [{"num_steps": steps} for steps in num_steps] or [{}]
-    ways = [_Way({"thinking": bool(given), **given}, ("total",), partial(recommend, given)) for given in kinds]
+    kinds = {thinks: {}, **{f"{steps} steps": {"num_steps": steps} for steps in num_steps}}
+    ways = [_Way(thinking, ("total",), partial(recommend, given)) for thinking, given in kinds.items()]
     return _measure(model, ways, histories, batch_sizes, num_users, repeats)
 
 
@@ -195,7 +198,7 @@ def _measure(
                     rows.append(
                         {
                             "stage": stage,
-                            **way.labels,
+                            "thinking": way.thinking,
                             "batch_size": size,
                             "seconds_per_user": seconds,
                             "users_per_second": 1 / seconds if seconds > 0 else None,

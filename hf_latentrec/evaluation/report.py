@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .comparison import check_comparable
 from .metrics import check_cutoffs
 from .plots import missing_glyphs_as_one_warning, shorten
 from .report_groups import group_section, list_section
@@ -23,7 +24,6 @@ from .summary import summarize
 
 REPORT_FILE, PICTURES = "report.html", "report-*.png"
 LABEL_WIDTH, CELL_WIDTH, FACT_WIDTH = 60, 160, 600  # letters
-SAME = ("part", "match")  # what rank files have to have in common, where they tell it
 
 
 def write_report(
@@ -46,7 +46,7 @@ def write_report(
         ValueError: baselines of another split, of other users, or of other protocols; nothing was ranked; or a cutoff
             beyond the number of items.
     """
-    check_comparable(run, baselines)
+    check_baselines(run, baselines)
     ks = sorted(set(ks))
     models = _evaluate([run, *baselines], ks)
     sections = [
@@ -72,7 +72,7 @@ def write_report(
     return path
 
 
-def check_comparable(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> None:
+def check_baselines(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> None:
     """
     Raises where a baseline says nothing about the run.
 
@@ -81,15 +81,12 @@ def check_comparable(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> 
         baselines (`Sequence[EvaluationRun]`): what it is to be compared with.
 
     Raises:
-        ValueError: on another split, of other users (both fingerprints are named), with no protocol in common, or
-            ranked in another way.
+        ValueError: on another split (both fingerprints are named), of other users, with no protocol in common, or
+            with another part or kind of match.
     """
     if not run.ranks:
         raise ValueError(f"write_report: {run.label!r} holds no ranks; evaluate it with one protocol at least")
     for baseline in baselines:
-        both = f"(split {baseline.split_fingerprint} of {baseline.label!r}, {run.split_fingerprint} of {run.label!r})"
-        if baseline.split_fingerprint != run.split_fingerprint:
-            raise ValueError(f"write_report: the baseline is of another split {both}; evaluate both on the same one")
         common = [protocol for protocol in run.ranks if protocol in baseline.ranks]
         if not common:
             raise ValueError(
@@ -97,19 +94,14 @@ def check_comparable(run: EvaluationRun, baselines: Sequence[EvaluationRun]) -> 
                 f"{list(run.ranks)}; evaluate both with the same protocol"
             )
         for protocol in common:
-            mine, theirs = set(run.ranks[protocol].user_ids), set(baseline.ranks[protocol].user_ids)
-            if mine != theirs:
+            ours, theirs = run.ranks[protocol], baseline.ranks[protocol]
+            check_comparable({repr(run.label): ours, f"the baseline {baseline.label!r}": theirs})
+            part, other = (file.metadata.get("part") for file in (ours, theirs))
+            if None not in (part, other) and part != other:
                 raise ValueError(
-                    f"write_report: {protocol}, the baseline lacks {len(mine - theirs):,} users of the run and has "
-                    f"{len(theirs - mine):,} others, such as {min(mine ^ theirs)!r} {both}; evaluate both on all users"
+                    f"write_report: {baseline.label!r} was evaluated on the part {other!r}, {run.label!r} on {part!r};"
+                    " evaluate both on the same one"
                 )
-            how, other = run.ranks[protocol].metadata, baseline.ranks[protocol].metadata
-            for name in SAME:
-                if name in how and name in other and how[name] != other[name]:
-                    raise ValueError(
-                        f"write_report: {protocol}, {name} is {other[name]!r} for {baseline.label!r}, but "
-                        f"{how[name]!r} for {run.label!r}; evaluate both in the same way"
-                    )
 
 
 def _evaluate(runs: Sequence[EvaluationRun], ks: Sequence[int]) -> list[Evaluated]:
@@ -230,4 +222,4 @@ def _render(label: str, sections: Sequence[Section], sources: Mapping[str, str])
     return environment.get_template("report.html.jinja").render(label=label, sections=sections, sources=sources)
 
 
-__all__ = ["check_comparable", "write_report"]
+__all__ = ["check_baselines", "write_report"]

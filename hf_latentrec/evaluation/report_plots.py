@@ -26,6 +26,7 @@ DPI = 200  # twice the pixels of a page: phones have more of them, too
 WIDTH, HEIGHT = 4.2, 2.8  # inches; on a phone letters of 8 points are then still 9 pixels high
 BAR, GAP = 0.17, 0.12  # inches: a bar, and what is between two groups of bars
 LABEL_WIDTH = 26  # letters of a name that are shown
+MARKERS = "osD^v"
 STAGES = ("encode", "think", "decode")
 THINKING = {True: "thinking", False: "no thinking", "explicit_cot": "explicit CoT"}
 EVALUATED = re.compile(r"eval_([^@]*?)(@\d+)?")
@@ -91,7 +92,7 @@ def stage_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         `Figure`, or None where no stage was measured apart.
     """
     seconds = {(row["batch_size"], row["thinking"], row["stage"]): row["seconds_per_user"] for row in rows}
-    bars = dict.fromkeys((size, how) for size, how, stage in seconds if stage in STAGES and how != "explicit_cot")
+    bars = dict.fromkeys((size, how) for size, how, stage in seconds if stage in STAGES and isinstance(how, bool))
     if not bars:
         return None
     bars = sorted(bars, key=lambda bar: (bar[0], not bar[1]))
@@ -115,6 +116,13 @@ def stage_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
+def thinking_of(rows: Sequence[Mapping[str, Any]]) -> dict[bool | str, str]:
+    """What to call the ways to think that were timed, in the order to show; those not usual are names."""
+    timed = dict.fromkeys(row["thinking"] for row in rows)
+    ways = [*(how for how in THINKING if how in timed), *(how for how in timed if how not in THINKING)]
+    return {how: THINKING.get(how, str(how)) for how in ways}
+
+
 def throughput_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     """
     Users per second against the batch size, both logarithmic, a line for each way to think.
@@ -128,16 +136,21 @@ def throughput_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     totals = sorted((row for row in rows if row["stage"] == "total"), key=lambda row: row["batch_size"])
     lines = {
         name: [(row["batch_size"], row["users_per_second"]) for row in totals if row["thinking"] == how]
-        for how, name in THINKING.items()
+        for how, name in thinking_of(rows).items()
     }
     lines = {name: points for name, points in lines.items() if points}
     sizes = sorted({size for points in lines.values() for size, _ in points})
     if len(sizes) < 2:
         return None
     with _new_figure(HEIGHT + _legend_height(lines)) as (figure, axes):
-        for color, marker, points in zip(COLORS, "osD", lines.values(), strict=False):
+        for index, points in enumerate(lines.values()):
+            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
             axes.loglog(*zip(*points, strict=True), color=color, marker=marker, markersize=4)
         axes.set_xticks(sizes, [str(size) for size in sizes])
+        low, high = axes.get_ylim()
+        rates = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
+        rates = [rate for rate in rates if low <= rate <= high]
+        axes.set_yticks(rates, [f"{rate:,g}" for rate in rates])
         axes.minorticks_off()
         axes.set_xlabel("batch size", fontsize=8)
         axes.set_ylabel("users per second", fontsize=8)
@@ -269,6 +282,7 @@ __all__ = [
     "depth_chart",
     "factor_charts",
     "stage_chart",
+    "thinking_of",
     "throughput_chart",
     "to_png",
     "training_charts",

@@ -20,11 +20,11 @@ from .report_parts import (
 )
 from .report_plots import (
     STAGES,
-    THINKING,
     bar_chart,
     depth_chart,
     factor_charts,
     stage_chart,
+    thinking_of,
     throughput_chart,
     training_charts,
 )
@@ -190,12 +190,12 @@ def latency_section(model: Evaluated) -> Section | None:
     if (chart := throughput_chart(rows)) is not None:
         alt = "Lines: users per second against the batch size; the table below has the numbers."
         pictures.append(Picture("throughput", chart, "Throughput; both axes are logarithmic.", alt))
-    by_setting = {how: _milliseconds([row for row in rows if row["thinking"] == how]) for how in THINKING}
-    by_setting = {how: of_size for how, of_size in by_setting.items() if of_size}
+    names = thinking_of(rows)
+    by_setting = {how: _milliseconds([row for row in rows if row["thinking"] == how]) for how in names}
     table = grouped_table(
         "Milliseconds per user, and users per second",
         "Batch size",
-        {title_of(THINKING[how]): of_size for how, of_size in by_setting.items()},
+        {title_of(names[how]): of_size for how, of_size in by_setting.items()},
         write=lambda column, value: f"{value:.1f}" if column == RATE else f"{value:.2f}",
     )
     return Section("Latency", [Part(text=_overhead(by_setting), pictures=pictures, tables=[table])])

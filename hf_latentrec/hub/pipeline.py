@@ -23,7 +23,7 @@ TASK = "next-item-recommendation"
 CUSTOM_PIPELINES = {TASK: {"impl": "pipeline.NextItemRecommendationPipeline", "pt": ["AutoModel"]}}
 
 LLM_BATCH_SIZE, ITEM_ID_BATCH_SIZE = 64, 1024
-DEFAULT_NUM_BEAMS = 20
+DEFAULT_TOP_K, DEFAULT_NUM_BEAMS = 10, 20
 NUM_CANDIDATES = 500  # for the closest ids; comparing with every id of a large catalog would take seconds
 RANKING_OPTIONS = ("top_k", "exclude_seen", "allowed_items")
 LLM_OPTIONS = ("num_beams", "num_thoughts")
@@ -38,7 +38,7 @@ class _Request(NamedTuple):
 
     top_k: int
     exclude_seen: bool
-    allowed_items: list[str] | None
+    allowed_items: list[str] | torch.Tensor | None  # as the model takes it: ids, or a mask of the catalog
     model_options: dict[str, Any]
 
 
@@ -93,6 +93,8 @@ class NextItemRecommendationPipeline(Pipeline):
             )
         super().__init__(model, processor=processor, **kwargs)
         self.model.eval()
+        if not self.recommends_itself:
+            self.item_trie = processor.item_trie.to(self.device)
 
     def __call__(
         self,
@@ -109,8 +111,8 @@ class NextItemRecommendationPipeline(Pipeline):
             batch_size (`int`, *optional*): histories at once; of a stream, so many are read before the first result.
                 1024 by default, 64 for LLM recommenders.
             num_workers (`int`, *optional*): refused, as there is nothing for workers to do.
-            top_k (`int`, *optional*, defaults to 10): items per history; fewer come back where fewer may be
-                recommended.
+            top_k (`int`, *optional*): items per history; 10 by default, or all of a smaller catalog. Fewer come back
+                where fewer may be recommended.
             exclude_seen (`bool`, *optional*, defaults to `False`): leave out what is in the history.
             allowed_items (`list[str]`, *optional*): recommend only these.
             num_beams (`int`, *optional*): of an LLM recommender's search; 20 by default, or `top_k` if that is more.
@@ -185,8 +187,8 @@ class NextItemRecommendationPipeline(Pipeline):
         inputs = self.processor(histories, exclude_seen=request.exclude_seen).to(self.model.device)
         output = self.model.generate(
             **inputs,
-            item_trie=self.processor.item_trie,
-            allowed_items=self._allowed_mask(request.allowed_items),
+            item_trie=self.item_trie,
+            allowed_items=request.allowed_items,
             on_empty="skip",
             **request.model_options,
         )
@@ -209,21 +211,15 @@ class NextItemRecommendationPipeline(Pipeline):
 
     def _request(
         self,
-        top_k: int = 10,
+        top_k: int | None = None,
         exclude_seen: bool = False,
         allowed_items: Iterable[str] | None = None,
         **model_options: Any,
     ) -> _Request:
+        top_k = min(DEFAULT_TOP_K, len(self.catalog)) if top_k is None else top_k
         if not 1 <= top_k <= len(self.catalog):
             raise ValueError(f"{TASK}: top_k is {top_k}; pass 1 to {len(self.catalog):,}, the items of the catalog")
-        if isinstance(allowed_items, str) or (
-            allowed_items is not None and not (allowed_items := list(allowed_items))
-        ):
-            raise ValueError(f"{TASK}: allowed_items is {allowed_items!r}; pass a list of item ids, at least one")
-        if allowed_items is not None and (rows := self.catalog.find(allowed_items)).min() < 0:
-            position = int(rows.argmin())
-            problem = self._describe_unknown(allowed_items[position])
-            raise ValueError(f"{TASK}: allowed_items, position {position}: {problem}")
+        allowed_items = None if allowed_items is None else self._allowed(allowed_items)
         model_options = {name: value for name, value in model_options.items() if value is not None}
         if not self.recommends_itself:
             num_beams = model_options.setdefault("num_beams", max(top_k, DEFAULT_NUM_BEAMS))
@@ -236,13 +232,20 @@ class NextItemRecommendationPipeline(Pipeline):
                 )
         return _Request(top_k, exclude_seen, allowed_items, model_options)
 
-    def _allowed_mask(self, allowed_items: list[str] | None) -> torch.Tensor | None:
-        """Which rows of the catalog may be recommended, [I] bool."""
-        if allowed_items is None:
-            return None
-        mask = torch.zeros(len(self.catalog), dtype=torch.bool)
-        mask[torch.as_tensor(self.catalog.find(allowed_items))] = True
-        return mask.to(self.model.device)
+    def _allowed(self, allowed_items: Iterable[str]) -> list[str] | torch.Tensor:
+        """Known item ids as the model takes them."""
+        item_ids = [] if isinstance(allowed_items, str) else list(allowed_items)
+        if not item_ids:
+            raise ValueError(f"{TASK}: allowed_items is {allowed_items!r}; pass a list of item ids, at least one")
+        if (rows := self.catalog.find(item_ids)).min() < 0:
+            position = int(rows.argmin())
+            problem = self._describe_unknown(item_ids[position])
+            raise ValueError(f"{TASK}: allowed_items, position {position}: {problem}")
+        if self.recommends_itself:
+            return item_ids
+        mask_I = torch.zeros(len(self.catalog), dtype=torch.bool)
+        mask_I[torch.as_tensor(rows)] = True
+        return mask_I.to(self.device)
 
     def _describe_unknown(self, item_id: Any) -> str:
         pairs = {*zip(str(item_id), str(item_id)[1:], strict=False)}

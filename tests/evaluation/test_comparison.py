@@ -21,9 +21,9 @@ from hf_latentrec.evaluation import (
 METRICS = ("HR@5", "NDCG@10", "MRR")
 
 
-def rank_file(ranks, users=None, split="s1", protocol="nothing filtered", num_beams=None) -> RankFile:
+def rank_file(ranks, users=None, split="s1", protocol="nothing filtered", num_beams=None, **metadata) -> RankFile:
     users = [f"u{i}" for i in range(len(ranks))] if users is None else users
-    metadata = {"split_fingerprint": split, "protocol": protocol, "num_beams": num_beams}
+    metadata |= {"split_fingerprint": split, "protocol": protocol, "num_beams": num_beams}
     return RankFile(users, np.asarray(ranks), metadata)
 
 
@@ -83,6 +83,7 @@ def test_a_model_against_itself_does_not_differ():
     [
         ({"split": "s2"}, "A has split_fingerprint 's1', but B has 's2'; ranks on different splits"),
         ({"protocol": "seen items excluded"}, "A has protocol 'nothing filtered', but B has 'seen items excluded'"),
+        ({"match": "title"}, "A has match 'item', but B has 'title'"),
         (
             {"users": ["u0", "x1", "x2", "x3", "x4"]},
             r"B lacks 4 \('u1', 'u2', 'u3', ...\) of the 5 users of A and has 4 \('x1', 'x2', 'x3', ...\) that",

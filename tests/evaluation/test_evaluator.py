@@ -125,6 +125,8 @@ def test_recommendations_take_no_second_search(monkeypatch):
     assert len(calls) == 2 and result.recommendations.shape == (6, 5)
     assert (result.recommendations[:, :4] >= 0).all() and (result.recommendations[:, 4] == -1).all()
     assert RecEvaluator(processor, examples, num_beams=4).evaluate(model).recommendations is None
+    few = RecEvaluator(processor, examples, num_beams=4, top_k=3).evaluate(model).recommendations
+    assert few.tolist() == result.recommendations[:, :3].tolist()
 
 
 def test_titles_are_matched_only_where_there_are_some():

@@ -118,17 +118,21 @@ def test_steps_of_an_item_recommender_take_turns(monkeypatch):
     model = LaresForSequentialRecommendation(LaresConfig(num_items=20), items).train()
     clock, calls = Clock(monkeypatch), []
 
-    def seconds(histories, k, num_steps=7):
+    def seconds(histories, k, num_steps=7):  # 7 are its own
         calls.append((len(histories), k, num_steps))
         return float(num_steps)
 
     clock.spend(monkeypatch, model, "recommend", seconds)
     histories, settings = [["i1", "i2"]] * 9, {"num_users": 9, "batch_sizes": [3], "repeats": 2, "top_k": 4}
-    rows = measure_item_latency(model, histories, num_steps=(1, 4), **settings)
-    assert calls == [(3, 4, 1), (3, 4, 4), *[(3, 4, steps) for steps in (1, 1, 1, 4, 4, 4)] * 2]
-    assert [read(rows, stage="total", thinking=True, num_steps=steps) for steps in (1, 4)] == [1 / 3, 4 / 3]
+    rows = measure_item_latency(model, histories, thinks=True, num_steps=(1, 4), **settings)
+    assert calls == [
+        *[(3, 4, steps) for steps in (7, 1, 4)],
+        *[(3, 4, steps) for steps in (7, 1, 4) for _ in "123"] * 2,
+    ]
+    for thinking, seconds in ((True, 7), ("1 steps", 1), ("4 steps", 4)):
+        assert read(rows, stage="total", thinking=thinking, batch_size=3) == seconds / 3
     rows = measure_item_latency(model, histories, **settings)
-    assert read(rows, stage="total", thinking=False, batch_size=3) == 7 / 3 and len(rows) == 1
+    assert read(rows, stage="total", thinking=False) == 7 / 3 and len(rows) == 1
     assert model.training
 
 

@@ -19,7 +19,7 @@ from PIL import Image  # noqa: E402
 
 from hf_latentrec.evaluation import report_plots, report_quality  # noqa: E402
 from hf_latentrec.evaluation.metrics import ranking_metrics  # noqa: E402
-from hf_latentrec.evaluation.report import check_comparable, write_report  # noqa: E402
+from hf_latentrec.evaluation.report import check_baselines, write_report  # noqa: E402
 
 from .pages import parse, rows_of  # noqa: E402
 from .report_runs import FULL, UNSEEN, make_run, minimal_run, thinking_run  # noqa: E402
@@ -189,23 +189,31 @@ def test_in_what_a_baseline_differs_is_named(tmp_path, monkeypatch):
 
 def test_baselines_of_another_split_or_of_other_users_are_refused():
     run, other = minimal_run("LARES"), minimal_run("SASRec")
-    split = replace(other, details={"split_fingerprint": "0dd"})
-    with pytest.raises(ValueError, match=r"another split \(split 0dd of 'SASRec', 5ab1e0c4 of 'LARES'\)"):
-        check_comparable(run, [split])
     file = other.ranks[FULL]
+    split = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"split_fingerprint": "0dd"})})
+    message = "'LARES' has split_fingerprint '5ab1e0c4', but the baseline 'SASRec' has '0dd'"
+    with pytest.raises(ValueError, match=message):
+        check_baselines(run, [split])
+    with pytest.raises(ValueError, match=message.replace("SASRec", "LARES")):
+        check_baselines(run, [replace(split, label="LARES")])
     fewer = replace(other, ranks={FULL: replace(file, user_ids=[*file.user_ids[:-2], "new", "u198"])})
-    with pytest.raises(ValueError, match=r"lacks 1 users of the run and has 1 others, such as 'new' \(split 5ab1e0c4"):
-        check_comparable(run, [fewer])
+    with pytest.raises(
+        ValueError, match=r"'SASRec' lacks 1 \('u199'\) of the 200 users of 'LARES' and has 1 \('new'\)"
+    ):
+        check_baselines(run, [fewer])
     with pytest.raises(ValueError, match=r"'SASRec' was evaluated with \['seen items excluded'\], 'LARES' with"):
-        check_comparable(run, [replace(other, ranks={UNSEEN: file})])
-    ours = replace(run, ranks={FULL: replace(file, metadata=file.metadata | {"match": "item", "part": "test"})})
-    theirs = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"match": "title"})})
-    with pytest.raises(ValueError, match="match is 'title' for 'SASRec', but 'item' for 'LARES'"):
-        check_comparable(ours, [other, theirs])
+        check_baselines(run, [replace(other, ranks={UNSEEN: file})])
+    ours = replace(run, ranks={FULL: replace(file, metadata=file.metadata | {"part": "test"})})
+    theirs = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"part": "validation"})})
+    with pytest.raises(ValueError, match="'SASRec' was evaluated on the part 'validation', 'LARES' on 'test'"):
+        check_baselines(ours, [other, theirs])
+    titles = replace(other, ranks={FULL: replace(file, metadata=file.metadata | {"match": "title"})})
+    with pytest.raises(ValueError, match="'LARES' has match 'item', but the baseline 'SASRec' has 'title'"):
+        check_baselines(run, [titles])
     with pytest.raises(ValueError, match="'LARES' holds no ranks"):
-        check_comparable(replace(run, ranks={}), [])
+        check_baselines(replace(run, ranks={}), [])
     order = np.random.default_rng(0).permutation(len(file.user_ids)).tolist()
-    check_comparable(run, [replace(other, ranks={FULL: replace(file, user_ids=[file.user_ids[i] for i in order])})])
+    check_baselines(run, [replace(other, ranks={FULL: replace(file, user_ids=[file.user_ids[i] for i in order])})])
 
 
 def test_a_cutoff_beyond_the_catalog_is_refused(tmp_path):

@@ -92,6 +92,7 @@ def test_throughput_has_a_line_for_each_way_to_think():
     assert legend_of(figure) == ["thinking", "no thinking", "explicit CoT"]
     assert axes.lines[1].get_xdata().tolist() == [1, 4, 16, 64]
     assert axes.lines[1].get_ydata()[0] == pytest.approx(1 / 0.11)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "5", "10", "20", "50", "100"]
     assert throughput_chart([row for row in latency() if row["batch_size"] == 4]) is None
 
 

@@ -104,6 +104,13 @@ def test_latency_of_a_model_without_stages(run):
     assert part.tables[0].columns == ["total", "users per second"] and not part.pictures and not part.text
 
 
+def test_latency_after_numbers_of_steps(run):
+    row = {"stage": "total", "batch_size": 8, "seconds_per_user": 0.001, "users_per_second": 1e3}
+    rows = [row | {"thinking": how} for how in ("4 steps", "8 steps", True)]
+    (part,) = latency_section(evaluated(replace(run, latency=rows))).parts
+    assert list(part.tables[0].groups) == ["Thinking", "4 steps", "8 steps"]
+
+
 def test_one_factor_has_no_correlation(run):
     factors = run.factors | {"num_factors": 1, "correlation": [[1.0]], "gates": [1.0], "dominant": [1.0]}
     factors |= {"mean_abs_correlation": None, "abs_mean_correlation": None, "gate_entropy": 0.0}

@@ -34,12 +34,18 @@ ITEM_ID_MODELS = {
 HISTORIES = [["i3"], ["i1", "i2", "i5"], ["i0", "i7", "i7", "i2", "i9", "i4"], ["i11", "i10"], ["i6", "i8"]]
 
 
-def make_item_id_model(name):
-    """A small model of every kind, with a catalog of twelve items; i11 is cold."""
+def make_item_id_model(name, num_items=12):
+    """A small model of every kind; of a catalog of twelve items, i11 is cold."""
     class_name = f"{name}Recommender" if name in ("ItemKNN", "Popularity") else f"{name}ForSequentialRecommendation"
-    items = ItemTable(ITEM_IDS, [f"Item {row}" for row in range(12)], [*range(1, 12), 0])
+    titles, popularity = [f"Item {row}" for row in range(12)], [*range(1, 12), 0]
+    items = ItemTable(ITEM_IDS[:num_items], titles[:num_items], popularity[:num_items])
     config = getattr(hf_latentrec, f"{name}Config")(
-        num_items=12, hidden_size=8, intermediate_size=8, max_history=4, initializer_range=0.5, **ITEM_ID_MODELS[name]
+        num_items=num_items,
+        hidden_size=8,
+        intermediate_size=8,
+        max_history=4,
+        initializer_range=0.5,
+        **ITEM_ID_MODELS[name],
     )
     model = getattr(hf_latentrec, class_name)(config, items=items)
     if name == "ItemKNN":
@@ -146,6 +152,9 @@ def test_options_of_the_pipeline_are_the_defaults_of_its_calls(lares):
     few = pipeline(TASK, model=lares.model, device="cpu", top_k=2, num_steps=5, batch_size=3)
     assert list(map(len, few(HISTORIES))) == [2] * 5
     check_same(few(HISTORIES, top_k=4), lares.model.recommend(HISTORIES, k=4, num_steps=5))
+    check_same(lares(HISTORIES), lares.model.recommend(HISTORIES, k=10))
+    small = make_item_id_model("Popularity", num_items=3)
+    check_same([pipeline(TASK, model=small, device="cpu")(["i0"])], small.recommend([["i0"]], k=3))
     check_same(few(HISTORIES, num_steps=1, seed=3), lares.model.recommend(HISTORIES, k=2, num_steps=1, seed=3))
 
 
@@ -264,82 +273,50 @@ def test_pipeline_files_need_a_saved_model(tmp_path):
         add_pipeline_files(tmp_path)
 
 
-STAND_IN = """
-import numpy as np
-import torch
-from transformers import PreTrainedConfig, PreTrainedModel
-
-
-class Items:
-    item_ids = ["a", "b"]
-
-    def __len__(self):
-        return 2
-
-    def find(self, item_ids):
-        return np.array([self.item_ids.index(item_id) for item_id in item_ids])
-
-
-class StandInConfig(PreTrainedConfig):
-    model_type = "stand_in"
-
-
-class StandInModel(PreTrainedModel):
-    config_class = StandInConfig
-    items = Items()
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.post_init()
-
-    def recommend(self, histories, k, exclude_seen, allowed_items):
-        return [[{"item_id": history[-1], "title": None, "score": float(len(history))}] for history in histories]
-
-
-StandInConfig.register_for_auto_class()
-StandInModel.register_for_auto_class("AutoModel")
-"""
-
 WITHOUT_THE_LIBRARY = """
-import sys
+import json, sys
 
+sys.modules["hf_latentrec"] = None  # importing it is an error
 from transformers import pipeline
 
-recommend = pipeline("next-item-recommendation", model=sys.argv[1], trust_remote_code=True, device="cpu")
-print(recommend([["a", "b"], ["a"]], top_k=1, batch_size=1))
-recommend.save_pretrained(sys.argv[2])
-again = pipeline("next-item-recommendation", model=sys.argv[2], trust_remote_code=True, device="cpu")
-print(again(["b"], top_k=1))
+task, job = "next-item-recommendation", json.load(sys.stdin)
+found = {}
+for name, folder in job["folders"].items():
+    recommend = pipeline(task, model=folder, trust_remote_code=True, device="cpu")
+    found[name] = recommend(job["histories"][name], top_k=3, exclude_seen=True, batch_size=2)
+    recommend.save_pretrained(folder + "_again")
+    again = pipeline(task, model=folder + "_again", trust_remote_code=True, device="cpu")
+    found[name + "_again"] = again(job["histories"][name], top_k=3, exclude_seen=True)
 try:
-    pipeline("next-item-recommendation", model=sys.argv[1], trust_remote_code=False)
+    pipeline(task, model=folder, trust_remote_code=False)
 except ValueError as error:
-    print("trust_remote_code" in str(error))
-print([name for name in sys.modules if name.startswith("hf_latentrec")])
+    found["error"] = str(error)
+print(json.dumps(found))
 """
 
 
-def test_the_file_recommends_in_a_process_without_the_library(tmp_path, monkeypatch):
-    (tmp_path / "stand_in.py").write_text(STAND_IN)
-    monkeypatch.syspath_prepend(tmp_path)
-    from stand_in import StandInConfig, StandInModel
-
-    StandInModel(StandInConfig()).save_pretrained(tmp_path / "model")
-    add_pipeline_files(tmp_path / "model")
-    add_pipeline_files(tmp_path / "model")  # again changes nothing
+def test_saved_pipelines_load_without_the_library_where_they_are_trusted(llm, lares, tiny, tmp_path):
+    pipes = {"llm": llm, "lares": lares}
+    histories = {"llm": list(tiny.splits["test"]["history"])[:5], "lares": HISTORIES}
+    for name, recommend in pipes.items():
+        recommend.save_pretrained(tmp_path / name)
+    before = sorted(path.name for path in (tmp_path / "llm").iterdir())
+    add_pipeline_files(tmp_path / "llm")  # again changes nothing
+    assert sorted(path.name for path in (tmp_path / "llm").iterdir()) == before
+    job = {"folders": {name: str(tmp_path / name) for name in pipes}, "histories": histories}
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_LIBRARY, tmp_path / "model", tmp_path / "saved"],
+        [sys.executable, "-c", WITHOUT_THE_LIBRARY],
+        input=json.dumps(job),
         env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        cwd=tmp_path / "model",  # not where the library is
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    item = "{{'item_id': '{}', 'title': None, 'score': {}}}".format
-    assert done.stdout.splitlines() == [
-        f"[[{item('b', 2.0)}], [{item('a', 1.0)}]]",
-        f"[{item('b', 1.0)}]",
-        "True",
-        "[]",
-    ]
+    found = json.loads(done.stdout)
+    assert "trust_remote_code" in found["error"]
+    for name, recommend in pipes.items():
+        expected = recommend(histories[name], top_k=3, exclude_seen=True)
+        check_same(found[name], expected)
+        check_same(found[name + "_again"], expected)

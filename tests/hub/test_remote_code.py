@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,14 @@ def saved(tmp_path_factory) -> dict:
     }
 
 
+def put_into_hub_cache(folder: str, cache: Path, name: str) -> None:
+    """What a download of `me/name` leaves on this machine."""
+    repository, commit = cache / f"models--me--{name}", "0123456789" * 4
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, repository / "snapshots" / commit)
+
+
 @pytest.fixture(scope="module")
 def results(saved, tmp_path_factory) -> dict[str, dict]:
     """What a process with the library says, and at the same time one with transformers and torch alone."""
@@ -124,7 +133,10 @@ def results(saved, tmp_path_factory) -> dict[str, dict]:
     for name, hidden in (("library", []), ("alone", modules_of_others())):
         out = tmp_path_factory.mktemp(name)
         (out / "job.json").write_text(json.dumps({**saved, "hidden": hidden, "out": str(out)}))
-        paths = {"HF_MODULES_CACHE": str(out / "modules"), "PYTHONPATH": str(ROOT) if name == "library" else ""}
+        for model in ("qwen3", "lares"):
+            put_into_hub_cache(saved["folders"][model], out / "hub", model)
+        paths = {"HF_MODULES_CACHE": str(out / "modules"), "HF_HUB_CACHE": str(out / "hub")}
+        paths["PYTHONPATH"] = str(ROOT) if name == "library" else ""
         waiting[name] = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("fresh_process.py")), str(out / "job.json")],
             cwd=out,
@@ -155,6 +167,12 @@ def test_same_items_and_scores_with_and_without_the_library(results, name):
     assert alone["recommended"] == library["recommended"]
     assert [len(user) for user in alone["recommended"]] == [5, 5, 5]
     assert len({json.dumps(user) for user in alone["recommended"]}) == 3
+
+
+@pytest.mark.parametrize("name", ["qwen3", "lares"])
+@pytest.mark.parametrize("where", ["library", "alone"])
+def test_the_same_from_the_hub(results, where, name):
+    assert results[where]["from the Hub"][name] == results["library"]["models"][name]["recommended"]
 
 
 @pytest.mark.parametrize("where", ["library", "alone"])

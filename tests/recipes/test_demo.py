@@ -197,7 +197,7 @@ def test_gradio_is_named_where_it_is_missing(monkeypatch):
         runpy.run_path(str(RECIPES / "demo.py"))
 
 
-def test_clicks_change_the_page(lares):
+def test_clicks_change_the_page(lares, llms):
     pytest.importorskip("gradio")
     import demo
 
@@ -213,6 +213,8 @@ def test_clicks_change_the_page(lares):
     assert demo._found(lares, "nowhere").label == "Nothing found"
     table, thoughts, *pictures = demo._answered(lares, ["i7"], 3, False, 2)
     assert "2 reasoning steps" in thoughts.value and not any(picture.visible for picture in pictures)
+    control = demo._depth_control(llms["lasar"].depth)
+    assert [control.preprocess(value) for value in ("the model's own", 0, 3)] == ["the model's own", 0, 3]
     assert demo.build(lares).analytics_enabled is False
 
 

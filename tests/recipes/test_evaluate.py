@@ -10,12 +10,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from datasets import DatasetDict
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
 from trl import TrlParser
 
@@ -29,7 +29,7 @@ from hf_latentrec.evaluation import (
     SequentialEvaluator,
     load_ranks,
     measure_factors,
-    ranking_metrics,
+    summarize,
 )
 
 
@@ -46,9 +46,6 @@ _spec = importlib.util.spec_from_file_location("evaluate_recipe", ROOT / "recipe
 recipe = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(recipe)
 
-SUMMARY = "hf_latentrec.evaluation.summary"
-HAS_SUMMARY = importlib.util.find_spec(SUMMARY) is not None
-needs_summary = pytest.mark.skipif(not HAS_SUMMARY, reason=f"{SUMMARY} is not there")
 FULL, UNSEEN = PROTOCOLS
 ITEM_MODELS = {
     "popularity": "PopularityRecommender",
@@ -69,15 +66,6 @@ def make_data():
     data = make_synthetic(num_users=24, num_items=60, max_length=10)
     items = data.items.remove_columns("title").add_column("title", [f"title {row % 25}" for row in range(60)])
     return replace(data, items=items)
-
-
-@pytest.fixture(autouse=True)
-def summary(monkeypatch):
-    """A stand-in for `hf_latentrec.evaluation.summary` where that is not there."""
-    if not HAS_SUMMARY:
-        fake = ModuleType(SUMMARY)
-        fake.summarize = lambda run, protocol, ks: {"all": ranking_metrics(run.ranks[protocol].ranks, ks)}
-        monkeypatch.setitem(sys.modules, SUMMARY, fake)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +146,7 @@ def test_models_of_item_ids_are_evaluated(name, models, data_dir, splits, tmp_pa
     assert details["system"].startswith(model.config.model_type) and details["num_examples"] == 24
     assert details["num_parameters"] == model.num_parameters() and details["data"] == data_dir.name
     assert details["split_fingerprint"] == split_fingerprint(splits)
+    assert details["examples_fingerprint"] == split_fingerprint(DatasetDict({"examples": examples}))
     assert (saved.steps, saved.factors, saved.latency, saved.log_history) == (None,) * 4
     assert saved.items.popularity.tolist() == model.items.popularity.tolist()
     assert f"recipes/compare.py {out}" in printed and f"recipes/report.py {out}" in printed
@@ -230,8 +219,8 @@ def test_lares_is_stepped_through_from_several_states(models, data_dir, splits, 
             ]
             expected = {name: [result.metrics[name] for result in seeds] for name in ("HR@5", "NDCG@10")}
             assert expected.items() <= saved.steps[protocol][str(number)].items()
-    rows = [(row["stage"], row["thinking"], row["num_steps"], row["batch_size"]) for row in saved.latency]
-    assert rows == [("total", True, 4, 3), ("total", True, 1, 3)]
+    rows = [(row["stage"], row["thinking"], row["batch_size"]) for row in saved.latency]
+    assert rows == [("total", True, 3), ("total", "1 steps", 3), ("total", "4 steps", 3)]
     printed = capsys.readouterr().out
     assert "4 steps, batch of 3" in printed and f"By number of steps, {FULL}" in printed
 
@@ -288,8 +277,7 @@ def test_what_a_model_does_not_have_is_refused(models, data_dir, tmp_path):
     BertModel(
         BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
-    shutil.copytree(models / "sasrec", tmp_path / "bare")
-    (tmp_path / "bare" / "items.parquet").unlink()
+    hf_latentrec.SASRecForSequentialRecommendation(hf_latentrec.SASRecConfig()).save_pretrained(tmp_path / "bare")
     cases = [
         (run, tmp_path / "bert", [], "is a 'bert' model, and no recommender"),
         (run, tmp_path / "nothing", [], "nothing' cannot be loaded"),
@@ -351,6 +339,22 @@ def test_what_training_logged_is_taken_along(where, models, data_dir, tmp_path):
     assert saved.log_history == log and saved.details["seed"] == 31
 
 
+def test_training_windows_do_not_change_what_is_tested(data_dir, models, tmp_path):
+    from training_setup import load_splits
+
+    _, splits = load_splits(DataArguments(data_dir=str(data_dir), max_history=4, window_stride=3))
+    model = AutoModel.from_pretrained(models / "popularity")
+    model.config.split_fingerprint, model.config.max_history = split_fingerprint(splits), 4
+    model.save_pretrained(tmp_path / "model")
+    run_item_model("--model", models / "popularity", "--data_dir", data_dir, "--output_dir", tmp_path / "a")
+    arguments = ["--model", tmp_path / "model", "--data_dir", data_dir, "--window_stride", 3]
+    run_item_model(*arguments, "--output_dir", tmp_path / "b")
+    a, b = (EvaluationRun.load(tmp_path / name) for name in "ab")
+    assert a.split_fingerprint != b.split_fingerprint
+    assert a.details["examples_fingerprint"] == b.details["examples_fingerprint"]
+    assert a.ranks[FULL].ranks.tolist() == b.ranks[FULL].ranks.tolist()
+
+
 def test_several_examples_of_a_user_are_told_apart(data_dir, models, tmp_path):
     from training_setup import load_splits
 
@@ -366,17 +370,13 @@ def test_several_examples_of_a_user_are_told_apart(data_dir, models, tmp_path):
     assert [user.split("#")[0] for user in file.user_ids] == users and f"{users[0]}#2" in file.user_ids
 
 
-@needs_summary
 def test_metrics_are_summed_up(models, data_dir, tmp_path):
-    from hf_latentrec.evaluation.summary import summarize
-
     run_item_model("--model", models / "sasrec", "--data_dir", data_dir, "--output_dir", tmp_path / "out")
     saved = EvaluationRun.load(tmp_path / "out")
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found == json.loads(json.dumps({name: summarize(saved, name, (5, 10)) for name in PROTOCOLS}))
 
 
-@needs_summary
 def test_two_processes_write_what_one_does(models, data_dir, tmp_path):
     arguments = ["--model", models / "adaptive", "--data_dir", data_dir, "--steps", 1, "--eval_batch_size", 7]
     run(*arguments, "--output_dir", tmp_path / "one")
@@ -393,3 +393,11 @@ def test_two_processes_write_what_one_does(models, data_dir, tmp_path):
             assert (getattr(one.ranks[protocol], name) == getattr(two.ranks[protocol], name)).all()
         assert np.array_equal(one.recommendations[protocol].item_rows, two.recommendations[protocol].item_rows)
     assert done.stdout.count("recipes/report.py") == 1
+
+
+def test_no_recipe_needs_the_library_whose_name_this_one_has():
+    """Python finds recipes/evaluate.py first where a recipe is run."""
+    code = "import sys; sys.path.insert(0, 'recipes'); import hf_latentrec.evaluation, hf_latentrec.trainer; "
+    code += "assert 'evaluate' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

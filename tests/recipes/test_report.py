@@ -56,6 +56,6 @@ def test_a_baseline_of_another_split_is_refused_and_nothing_written(tmp_path):
     }
     other = save(replace(other, details={"split_fingerprint": "0dd"}, ranks=ranks), tmp_path / "other")
     run = save(minimal_run(), tmp_path / "run")
-    with pytest.raises(ValueError, match="split 0dd of 'SASRec', 5ab1e0c4 of 'Popularity'"):
+    with pytest.raises(ValueError, match="has split_fingerprint '5ab1e0c4', but the baseline 'SASRec' has '0dd'"):
         main([run, "--baselines", other, "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
