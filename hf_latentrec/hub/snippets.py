@@ -33,14 +33,20 @@ def snippet(facts: CardFacts, location: str, remote_code: bool) -> str:
 
     Example:
         >>> print(snippet(CardFacts(kind="item_ids", example_history=["B1"]), "user/model", True).splitlines()[2])
-        model = AutoModel.from_pretrained('user/model', trust_remote_code=True).eval()
+        model = AutoModel.from_pretrained("user/model", trust_remote_code=True).eval()
     """
     template = _WITH_ITEMS if facts.kind == ITEM_IDS else _WITH_PROCESSOR
     return template.format(
         first="" if remote_code else "import hf_latentrec  # registers the Auto classes\n",
-        source=ascii(location) + (", trust_remote_code=True" if remote_code else ""),
-        history=ascii(facts.example_history),
+        source=literal(location) + (", trust_remote_code=True" if remote_code else ""),
+        history=f"[{', '.join(map(literal, facts.example_history))}]",
     )
+
+
+def literal(text: str) -> str:
+    """Any text as a string in ASCII, in double quotes where it has none itself."""
+    quoted = ascii(text)
+    return quoted if '"' in text else f'"{quoted[1:-1]}"'
 
 
 __all__ = ["snippet"]

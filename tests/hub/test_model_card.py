@@ -18,6 +18,7 @@ from hf_latentrec.evaluation import EvaluatedItems, EvaluationRun, RankFile, ran
 from hf_latentrec.hub import CardFacts, DataFacts, describe_model, render_card, write_card
 from hf_latentrec.hub.card_facts import changed_settings, load_facts
 from hf_latentrec.hub.model_card import add_results, markdown, was_edited
+from hf_latentrec.hub.snippets import literal
 from hf_latentrec.trainer import FLRGRPOConfig, LatentSFTConfig, LRGRPOConfig
 from tests.tiny import make_tiny_recommender
 from tests.trainer.lares_toys import make_toy
@@ -79,7 +80,7 @@ def test_code_that_travels_gets_a_snippet_of_its_own(tmp_path):
     write_card(tmp_path, facts, "user/model")
     with_library, alone = code_blocks((tmp_path / "README.md").read_text())
     assert "import hf_latentrec" in with_library and "trust_remote_code" not in with_library
-    assert "from_pretrained('user/model', trust_remote_code=True)" in alone and "import hf_latentrec" not in alone
+    assert 'from_pretrained("user/model", trust_remote_code=True)' in alone and "import hf_latentrec" not in alone
 
 
 def test_the_metadata_are_what_the_hub_reads(tmp_path):
@@ -244,3 +245,10 @@ def test_defaults_are_not_hyperparameters(config_class):
     private.pop("logging_dir")
     changed = changed_settings(config_class("out", use_cpu=True, seed=7, max_steps=9, warmup_steps=5, **private))
     assert changed == {"seed": 7, "max_steps": 9, "warmup_steps": 5}
+
+
+@pytest.mark.parametrize("text", ["B1", "it's", 'a "b"', 'it\'s "b"', "\\", "日本 😀\n", "\u202e", ""])
+def test_a_literal_is_the_text(text):
+    code = literal(text)
+    assert eval(code) == text and code.isascii() and "\n" not in code
+    assert code[0] == '"' or '"' in text

@@ -123,7 +123,7 @@ def test_the_card_has_the_results_and_the_repository(seen):
     found = {(result.dataset_config, result.metric_type): result.metric_value for result in card.data.eval_results}
     assert found["nothing filtered", "hr_at_5"] == pytest.approx(2 / 3)
     assert found["seen items excluded", "ndcg_at_10"] > found["nothing filtered", "ndcg_at_10"]
-    assert "from_pretrained('user/llm')" in card.text and "secret" not in card.content
+    assert 'from_pretrained("user/llm")' in card.text and "secret" not in card.content
 
 
 def test_a_failure_leaves_nothing_and_can_be_repeated(seen):
@@ -160,7 +160,7 @@ def test_a_trainer_publishes_checkpoints_and_a_refusal_does_not_stop_it(seen):
 def test_the_recipe_tells_the_card_what_it_is_told(seen):
     card = ModelCard(seen.hub.content(seen.hub.head("user/lares"), "README.md").decode())
     assert card.data.license == "mit" and "# Mine" in card.text and "| licence of the data | CC0 |" in card.text
-    assert "from_pretrained('user/lares')" in card.text and "| data set | toys |" in card.text
+    assert 'from_pretrained("user/lares")' in card.text and "| data set | toys |" in card.text
 
 
 def test_two_processes_publish_once(seen):
