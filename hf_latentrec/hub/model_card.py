@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .card_facts import FACTS_FILE, ITEM_IDS, CardFacts
-from .snippets import snippet
+from .snippets import pipeline_snippet, snippet
 from .systems import SYSTEMS
 
 
@@ -158,6 +158,7 @@ def render_card(facts: CardFacts, location: str, remote_code: bool = False) -> s
         system=system,
         citation=system.bibtex(facts.system) if system else None,
         snippets=[snippet(facts, location, code) for code in (False, True)],
+        pipeline_snippet=pipeline_snippet(facts, location),
         remote_code=remote_code,
         item_ids=facts.kind == ITEM_IDS,
         columns=metric_names(facts.results),

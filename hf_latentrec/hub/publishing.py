@@ -107,12 +107,25 @@ def staged(folder: str | Path, repo_id: str, run: EvaluationRun | str | Path | N
         for path in sorted(folder.iterdir()):
             if path.is_file() and is_published(path.name) and path.name not in (CARD_FILE, "checksums.json"):
                 (stage / path.name).symlink_to(path)
+        if carries_code(stage):
+            _add_pipeline(stage)
         (stage / CARD_FILE).write_text(card_of(folder, repo_id, run), encoding="utf-8")
         if run is not None:
             save_evaluation(run, stage / EVALUATION_FOLDER)
         write_checksums(stage)
         check_files(stage)
         yield stage
+
+
+def _add_pipeline(stage: Path) -> None:
+    """Its code and its entry in the configuration, which becomes a copy: the model's own folder stays as it is."""
+    from .pipeline import add_pipeline_files
+
+    config = stage / "config.json"
+    text = config.read_text(encoding="utf-8")
+    config.unlink()
+    config.write_text(text, encoding="utf-8")
+    add_pipeline_files(stage)
 
 
 def is_published(name: str) -> bool:

@@ -21,6 +21,14 @@ model = AutoModel.from_pretrained({source}).eval()
 for item in model.recommend([{history}], k=10)[0]:
     print(item["item_id"], item["title"], item["score"])"""
 
+_PIPELINE = """\
+import hf_latentrec  # registers the pipeline
+from transformers import pipeline
+
+recommend = pipeline("next-item-recommendation", model={source})
+for item in recommend([[{history}]], top_k=10)[0]:
+    print(item["item_id"], item["title"], item["score"])"""
+
 
 def snippet(facts: CardFacts, location: str, remote_code: bool) -> str:
     """
@@ -39,8 +47,23 @@ def snippet(facts: CardFacts, location: str, remote_code: bool) -> str:
     return template.format(
         first="" if remote_code else "import hf_latentrec  # registers the Auto classes\n",
         source=literal(location) + (", trust_remote_code=True" if remote_code else ""),
-        history=f"[{', '.join(map(literal, facts.example_history))}]",
+        history=f"[{_literals(facts)}]",
     )
+
+
+def pipeline_snippet(facts: CardFacts, location: str) -> str:
+    """
+    The same by a pipeline; arguments as for [`snippet`].
+
+    Example:
+        >>> print(pipeline_snippet(CardFacts(example_history=["B1"]), "user/model").splitlines()[3])
+        recommend = pipeline("next-item-recommendation", model="user/model")
+    """
+    return _PIPELINE.format(source=literal(location), history=_literals(facts))
+
+
+def _literals(facts: CardFacts) -> str:
+    return ", ".join(map(literal, facts.example_history))
 
 
 def literal(text: str) -> str:
@@ -49,4 +72,4 @@ def literal(text: str) -> str:
     return quoted if '"' in text else f'"{quoted[1:-1]}"'
 
 
-__all__ = ["snippet"]
+__all__ = ["pipeline_snippet", "snippet"]

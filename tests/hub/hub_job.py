@@ -156,16 +156,18 @@ def trainer(out: Path) -> dict[str, Any]:
     }
 
 
-def run_snippets() -> dict[str, list[str]]:
-    """What the first snippet of each card prints, in the words of the card on the Hub."""
+def run_snippets() -> dict[str, list[list[str]]]:
+    """What the first and the last snippet of each card print, in the words of the card on the Hub."""
     from huggingface_hub import hf_hub_download
 
     printed = {}
     for name in (LLM, LARES):
-        first = CODE.findall(Path(hf_hub_download(name, "README.md")).read_text())[0]
-        with contextlib.redirect_stdout(io.StringIO()) as lines:
-            exec(first, {})
-        printed[name] = lines.getvalue().splitlines()
+        snippets = CODE.findall(Path(hf_hub_download(name, "README.md")).read_text())
+        printed[name] = []
+        for code in (snippets[0], snippets[-1]):
+            with contextlib.redirect_stdout(io.StringIO()) as lines:
+                exec(code, {})
+            printed[name].append(lines.getvalue().splitlines())
     return printed
 
 

@@ -1,4 +1,6 @@
-"""A stranger without the library runs the second snippet of cards: `stranger_job.py OUT NAME ...`."""
+"""
+A stranger without the library runs the second snippet of cards, and the pipeline: `stranger_job.py OUT NAME ...`.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,13 @@ def main(out: Path, names: list[str]) -> None:
     printed = {}
     for name in names:
         card = Path(hf_hub_download(name, "README.md")).read_text()
-        code = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)[1]
-        with contextlib.redirect_stdout(io.StringIO()) as lines:
-            exec(code, {})
-        printed[name] = lines.getvalue().splitlines()
+        _, model, pipeline = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
+        pipeline = pipeline.replace("import hf_latentrec", "").replace('model="', 'trust_remote_code=True, model="')
+        printed[name] = []
+        for code in (model, pipeline):
+            with contextlib.redirect_stdout(io.StringIO()) as lines:
+                exec(code, {})
+            printed[name].append(lines.getvalue().splitlines())
     (out / "printed.json").write_text(json.dumps(printed))
 
 

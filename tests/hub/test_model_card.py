@@ -55,7 +55,7 @@ def test_the_snippet_of_a_language_model_runs(tmp_path):
     history = describe_model(model, processor).example_history
     output = model.eval().generate(**processor([history]), item_trie=processor.item_trie, num_beams=20)
     expected = [item["item_id"] for item in processor.post_process_recommendations(output, top_k=10)[0]]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert ids(run_code(block)) == expected and len(expected) == 10
 
@@ -66,7 +66,7 @@ def test_the_snippet_of_lares_runs(tmp_path):
     write_card(tmp_path, describe_model(model))
     blocks = code_blocks((tmp_path / "README.md").read_text())
     expected = [item["item_id"] for item in model.recommend([describe_model(model).example_history], k=10)[0]]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert ids(run_code(block)) == expected and len(expected) == 10
 
@@ -78,9 +78,10 @@ def test_code_that_travels_gets_a_snippet_of_its_own(tmp_path):
     assert "trust_remote_code" not in (tmp_path / "README.md").read_text()
     (tmp_path / "config.json").write_text('{"auto_map": {}}')
     write_card(tmp_path, facts, "user/model")
-    with_library, alone = code_blocks((tmp_path / "README.md").read_text())
+    with_library, alone, pipeline = code_blocks((tmp_path / "README.md").read_text())
     assert "import hf_latentrec" in with_library and "trust_remote_code" not in with_library
     assert 'from_pretrained("user/model", trust_remote_code=True)' in alone and "import hf_latentrec" not in alone
+    assert 'pipeline("next-item-recommendation", model="user/model")' in pipeline
 
 
 def test_the_metadata_are_what_the_hub_reads(tmp_path):
@@ -155,7 +156,7 @@ def test_hostile_names_stay_words():
     for line in prose.splitlines():  # rows of tables have the cells of their table
         if line.startswith("|") and "HR@5" not in line:
             assert len(re.findall(r"(?<!\\)\|", line)) == 3, line
-    assert len(code_blocks(card.text)) == 1 and ascii([EVIL]) in code_blocks(card.text)[0]
+    assert len(code_blocks(card.text)) == 2 and all(ascii([EVIL]) in code for code in code_blocks(card.text))
     compile(code_blocks(card.text)[0], "card", "exec")
 
 
