@@ -50,7 +50,7 @@ def finish_cards(
     started_from: str | None = None,
 ) -> None:
     """
-    Puts data and test results into the cards that training wrote, and into that of the main stage in any case.
+    Puts data and test results into the cards that training wrote, and into that of the main stage if a model is there.
 
     Args:
         folder (`Path`): of the whole run.
@@ -71,7 +71,8 @@ def finish_cards(
     from_hub = started_from and _HUB_NAME.fullmatch(started_from) and not Path(started_from).exists()
     for name, metrics in results.items():
         stage = folder / name
-        if name != main and not (stage / FACTS_FILE).is_file():  # nothing was trained, and nobody asks
+        trained = (stage / FACTS_FILE).is_file()
+        if not trained and (name != main or not (stage / "config.json").is_file()):  # nothing that could be published
             continue
         facts = replace(
             load_facts(stage),

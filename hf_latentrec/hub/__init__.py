@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .card_facts import CardFacts, DataFacts, describe_model
+from .integrity import check_files, write_checksums
 from .model_card import render_card, write_card
 from .publishing import PublishError, publish
 from .systems import SYSTEMS, System, system_of
@@ -14,9 +15,11 @@ __all__ = [
     "DataFacts",
     "PublishError",
     "System",
+    "check_files",
     "describe_model",
     "publish",
     "render_card",
     "system_of",
     "write_card",
+    "write_checksums",
 ]
