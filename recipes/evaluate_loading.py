@@ -12,6 +12,7 @@ from evaluate_models import ItemRecommender, LanguageRecommender, Recommender
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_latentrec import LatentRecProcessor
+from hf_latentrec.hub.integrity import CHECKSUMS_FILE, check_files
 from hf_latentrec.models.lares.configuration_sequential import SequentialConfig
 from hf_latentrec.models.latent_reasoning.configuration_latent_reasoning import LatentRecConfigMixin
 from hf_latentrec.trainer import last_complete_checkpoint
@@ -22,8 +23,11 @@ def load_recommender(args: EvaluationArguments) -> Recommender:
     The model that the arguments name, in evaluation mode.
 
     Raises:
-        ValueError: there is none, it is no recommender of this library, or the arguments do not fit it.
+        ValueError: there is none, it is no recommender of this library, its files are not those that its checksums
+            name, or the arguments do not fit it.
     """
+    if Path(args.model, CHECKSUMS_FILE).is_file():
+        check_files(args.model)
     try:
         config = AutoConfig.from_pretrained(args.model)
     except OSError as error:

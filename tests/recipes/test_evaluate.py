@@ -31,6 +31,7 @@ from hf_latentrec.evaluation import (
     measure_factors,
     summarize,
 )
+from hf_latentrec.hub import write_checksums
 
 
 # The recipes import their neighbours, as scripts do that are run by their path.
@@ -300,6 +301,16 @@ def test_what_a_model_does_not_have_is_refused(models, data_dir, tmp_path):
         with pytest.raises(ValueError, match=message):
             run_it("--model", model, "--data_dir", data_dir, "--output_dir", out, *arguments)
         assert not out.exists()
+
+
+def test_a_published_model_that_was_changed_is_refused(models, data_dir, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(models / "sasrec", model)
+    write_checksums(model)
+    items = (model / "items.json").read_text()
+    (model / "items.json").write_text(items.replace("1", "2"))
+    with pytest.raises(ValueError, match="model is not the model that was saved: items.json has another content"):
+        run_item_model("--model", model, "--data_dir", data_dir, "--output_dir", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
