@@ -167,7 +167,8 @@ def measure_item_latency(
     def recommend(given: dict[str, int], batch: Histories, watch: Stopwatch) -> None:
         model.recommend(batch, k=top_k, **given)
 
-    kinds = {thinks: {}, **{f"{steps} steps": {"num_steps": steps} for steps in num_steps}}
+    named = {f"{steps} step{'' if steps == 1 else 's'}": {"num_steps": steps} for steps in num_steps}
+    kinds = {thinks: {}, **named}
     ways = [_Way(thinking, ("total",), partial(recommend, given)) for thinking, given in kinds.items()]
     return _measure(model, ways, histories, batch_sizes, num_users, repeats)
 

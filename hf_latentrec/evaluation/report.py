@@ -163,7 +163,7 @@ def _differing_details(models: Sequence[Evaluated]) -> Table:
         for row, model in enumerate(models)
     }
     columns = [_spelled_out(name) for name in differing]
-    return text_table("In what the models differ", "Model", columns, rows)
+    return text_table("In what the models differ", "Label", columns, rows)
 
 
 def _differences(models: Sequence[Evaluated]) -> list[str]:

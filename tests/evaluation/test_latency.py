@@ -129,7 +129,7 @@ def test_steps_of_an_item_recommender_take_turns(monkeypatch):
         *[(3, 4, steps) for steps in (7, 1, 4)],
         *[(3, 4, steps) for steps in (7, 1, 4) for _ in "123"] * 2,
     ]
-    for thinking, seconds in ((True, 7), ("1 steps", 1), ("4 steps", 4)):
+    for thinking, seconds in ((True, 7), ("1 step", 1), ("4 steps", 4)):
         assert read(rows, stage="total", thinking=thinking, batch_size=3) == seconds / 3
     rows = measure_item_latency(model, histories, **settings)
     assert read(rows, stage="total", thinking=False) == 7 / 3 and len(rows) == 1

@@ -132,7 +132,7 @@ def test_metrics_are_those_of_the_ranks_and_the_best_is_marked(page, protocol):
 
 def test_in_what_the_models_differ(page):
     rows = rows_of(table_of(page, "What was evaluated", "In what the models differ"))
-    assert rows[0][:3] == ["Model", "model class", "data"] and "seed" not in rows[0] and "parameters" not in rows[0]
+    assert rows[0][:3] == ["Label", "model class", "data"] and "seed" not in rows[0] and "parameters" not in rows[0]
     assert [row[:3] for row in rows[1:]] == [
         [HOSTILE, "Qwen3ForLatentReasoning", "amazon_beauty_2014"],
         ["SASRec", "SASRec", "–"],

@@ -221,7 +221,7 @@ def test_lares_is_stepped_through_from_several_states(models, data_dir, splits, 
             expected = {name: [result.metrics[name] for result in seeds] for name in ("HR@5", "NDCG@10")}
             assert expected.items() <= saved.steps[protocol][str(number)].items()
     rows = [(row["stage"], row["thinking"], row["batch_size"]) for row in saved.latency]
-    assert rows == [("total", True, 3), ("total", "1 steps", 3), ("total", "4 steps", 3)]
+    assert rows == [("total", True, 3), ("total", "1 step", 3), ("total", "4 steps", 3)]
     printed = capsys.readouterr().out
     assert "4 steps, batch of 3" in printed and f"By number of steps, {FULL}" in printed
 
