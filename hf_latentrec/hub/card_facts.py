@@ -257,10 +257,9 @@ def load_facts(folder: str | Path) -> CardFacts:
 
 
 _UNTOLD = {
-    "output_dir", "run_name", "report_to", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "local_rank",
-    "project",
-    "trackio_space_id", "log_level", "log_level_replica", "do_train", "do_eval", "do_predict", "accelerator_config",
-    "trackio_bucket_id", "trackio_static_space_id", "length_column_name", "debug",
+    "output_dir", "run_name", "report_to", "project", "resume_from_checkpoint", "disable_tqdm", "use_cpu",
+    "local_rank", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "log_level",
+    "log_level_replica", "do_train", "do_eval", "do_predict", "accelerator_config", "length_column_name", "debug",
 }  # fmt: skip
 _UNTOLD_PREFIXES = ("hub_", "push_to_hub", "logging_", "save_", "dataloader_", "ddp_", "log_", "fsdp", "deepspeed")
 

@@ -52,7 +52,8 @@ def test_pickled_weights(folder):
 
 def test_a_pickle_beside_safetensors_is_not_read(folder):
     (folder / "pytorch_model.bin").write_text("no weights")
-    AutoModel.from_pretrained(folder)
+    loaded, saved = AutoModel.from_pretrained(folder).state_dict(), load_file(folder / "model.safetensors")
+    assert saved and all(torch.equal(loaded[name], weight) for name, weight in saved.items())
 
 
 def test_a_pickled_backbone(tmp_path):
