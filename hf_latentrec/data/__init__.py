@@ -6,7 +6,7 @@ Only the collators need torch, and nothing here needs a model.
 from __future__ import annotations
 
 from .collators import NextItemCollator, PackedHistoryCollator
-from .filtering import k_core
+from .filtering import k_core, min_rating
 from .loading import load_data, load_events, load_indexed_json, load_recbole, load_sequences
 from .packing import pack_examples
 from .schema import RecData
@@ -31,6 +31,7 @@ __all__ = [
     "load_recbole",
     "load_sequences",
     "make_synthetic",
+    "min_rating",
     "pack_examples",
     "same_target_view",
     "split_fingerprint",

@@ -94,8 +94,10 @@ def split_temporal(
     """
     Split the targets by time: the oldest part trains, the newest is the test.
 
-    All events but the first of each user are targets. They are sorted by timestamp (ties: by user, then position) and
-    cut by count at the given ratios; a history holds what its user did before the target, in whichever part.
+    All events but the first of each user are targets. They are sorted by timestamp and cut by count at the given
+    ratios ([`temporal_parts`]); a history holds what its user did before the target, in whichever part. Targets of
+    equal time at a cut all go to the later part, so that no training example, history or target, holds an event at or
+    after the time of a validation or test target. Events of one user at one time keep the order of their positions.
 
     Args:
         data ([`RecData`]):
@@ -114,22 +116,74 @@ def split_temporal(
     Raises:
         `ValueError`: There are no timestamps, a part would be empty, or an argument is out of range.
     """
-    if len(ratios) != 3 or min(ratios) <= 0:
-        raise ValueError(f"split_temporal: ratios={tuple(ratios)}; give three positive numbers such as (8, 1, 1)")
+    check_ratios(ratios)
     events = in_user_order(to_polars(validate(data).interactions), by=["position"])
     if "timestamp" not in events.columns:
         raise ValueError(
             f"split_temporal: interactions have no timestamp, only {events.columns}; use split_leave_one_out, or "
             "split_published where the data bring a split"
         )
-    is_target = (events["position"] > 0).to_numpy()
-    by_time = np.argsort(events["timestamp"].to_numpy(), kind="stable")
-    by_time = by_time[is_target[by_time]]
-    bounds = (np.cumsum(ratios)[:2] / np.sum(ratios) * len(by_time) + 1e-9).astype(np.int64)
-    part = np.zeros(events.height, dtype=np.int64)
-    part[by_time] = np.searchsorted(bounds, np.arange(len(by_time)), side="right")
+    part = temporal_parts(events["timestamp"].to_numpy(), (events["position"] > 0).to_numpy(), ratios)
     split = pl.Series("split", np.array(SPLITS)[part])
     return _examples(events.with_columns(split), max_history, window_stride)
+
+
+def temporal_parts(times_E: np.ndarray, is_target_E: np.ndarray, ratios: Sequence[float]) -> np.ndarray:
+    """
+    The part of each event in a split by time.
+
+    With the T target times in order, validation begins at the time of target `floor(T * r0 / (r0 + r1 + r2))` and the
+    test at that of target `floor(T * (r0 + r1) / (r0 + r1 + r2))`; a target belongs to the last part that has begun.
+
+    Args:
+        times_E (`np.ndarray` of shape `[E]`):
+            Time of each event.
+        is_target_E (`np.ndarray` of shape `[E]`, bool):
+            Whether the event is a target. The others count as training events, whatever their time.
+        ratios (`Sequence[float]`):
+            Shares of train, validation and test.
+
+    Returns:
+        `np.ndarray` of shape `[E]`, int8: 0 (train), 1 (validation) or 2 (test).
+
+    Raises:
+        `ValueError`: A part would be empty.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_latentrec.data.splitting import temporal_parts
+    >>> times = np.array([0.0, 1.0, 2.0, 3.0, 3.0, 4.0])
+    >>> temporal_parts(times, times > 0, ratios=(3, 1, 1))  # both targets at 3.0 go to the later part
+    array([0, 0, 0, 1, 1, 2], dtype=int8)
+
+    ```
+    """
+    target_times = np.sort(times_E[is_target_E])
+    if len(target_times) == 0:
+        raise ValueError(f"no target: none of the {len(times_E)} events follows another of its user; use more data")
+    # 1e-9: 0.8 + 0.1 is less than 0.9
+    bounds = (np.cumsum(ratios)[:2] / np.sum(ratios) * len(target_times) + 1e-9).astype(np.int64)
+    cuts = target_times[np.minimum(bounds, len(target_times) - 1)]
+    part_E = np.searchsorted(cuts, times_E, side="right").astype(np.int8)
+    part_E[~is_target_E] = 0
+    sizes = np.bincount(part_E[is_target_E], minlength=3)
+    if not sizes.all():
+        empty = ("train", "validation", "test")[int(np.argmin(sizes))]
+        ties = [int((target_times == cut).sum()) for cut in cuts]
+        raise ValueError(
+            f"no target for {empty}: {len(target_times)} targets, cut by time at {tuple(ratios)}, where {ties[0]} "
+            f"have the time {cuts[0]:.15g} of the first cut and {ties[1]} the time {cuts[1]:.15g} of the second "
+            "(equal times go to the later part); use more data, other ratios, or finer timestamps"
+        )
+    return part_E
+
+
+def check_ratios(ratios: Sequence[float]) -> None:
+    """Three positive numbers, or a ValueError."""
+    if len(ratios) != 3 or min(ratios) <= 0:
+        raise ValueError(f"split_temporal: ratios={tuple(ratios)}; give three positive numbers such as (8, 1, 1)")
 
 
 def split_published(data: RecData, max_history: int = 20, *, window_stride: int = 1) -> DatasetDict:
@@ -181,6 +235,42 @@ def _netstring(text: pl.Expr) -> pl.Expr:
     return pl.concat_str(text.str.len_bytes().cast(pl.String), pl.lit(":"), text)
 
 
+def history_rows(
+    target_T: np.ndarray, position_T: np.ndarray, max_history: int | None, window_stride: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Where the histories of targets stand among events in user order.
+
+    Args:
+        target_T (`np.ndarray` of shape `[T]`):
+            Row of each target.
+        position_T (`np.ndarray` of shape `[T]`):
+            Its position within the user.
+        max_history (`int`, *optional*):
+            Longest history; all that came before for `None`: what was seen may be excluded, and a prompt is cut later.
+        window_stride (`int`, *optional*, defaults to 1):
+            As in [`split_leave_one_out`].
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: offsets of shape `[T + 1]` into the rows of all histories, one after another.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_latentrec.data.splitting import history_rows
+    >>> history_rows(np.array([7, 9]), np.array([1, 3]), max_history=2)
+    (array([0, 1, 3]), array([6, 7, 8]))
+
+    ```
+    """
+    over_T = np.zeros_like(position_T) if max_history is None else np.maximum(position_T - max_history, 0)
+    length_T = position_T - -(-over_T // window_stride) * window_stride
+    offsets = np.concatenate([[0], np.cumsum(length_T)])
+    # row of history element e of target t: (target[t] - length[t]) + (e - offsets[t])
+    return offsets, np.arange(offsets[-1]) + np.repeat(target_T - length_T - offsets[:-1], length_T)
+
+
 def _examples(events: pl.DataFrame, max_history: int, window_stride: int) -> DatasetDict:
     """Events in user order with their `split` -> one example for each target."""
     if max_history < 1:
@@ -200,16 +290,19 @@ def _examples(events: pl.DataFrame, max_history: int, window_stride: int) -> Dat
                 f"no target for {name}: {events.height} events of {events['user_id'].n_unique()} user(s) leave none "
                 "for it; use more data or another split"
             )
-        # Validation and test keep the whole history: what was seen may be excluded, and a prompt is cut later.
-        over = np.maximum(position[row] - max_history, 0) if name == "train" else np.zeros_like(row)
-        length = position[row] - -(-over // window_stride) * window_stride
-        offsets = np.concatenate([[0], np.cumsum(length)])
-        # row of history element e of example r: (row[r] - length[r]) + (e - offsets[r])
-        element = np.arange(offsets[-1]) + np.repeat(row - length - offsets[:-1], length)
+        offsets, element = history_rows(row, position[row], max_history if name == "train" else None, window_stride)
         history = pa.LargeListArray.from_arrays(pa.array(offsets), item_ids.take(pa.array(element)))
         columns = {"user_id": user_ids.take(pa.array(row)), "history": history, "target": item_ids.take(pa.array(row))}
         parts[name] = to_dataset(pl.from_arrow(pa.table(columns)))
     return DatasetDict(parts)
 
 
-__all__ = ["split_fingerprint", "split_leave_one_out", "split_published", "split_temporal"]
+__all__ = [
+    "check_ratios",
+    "history_rows",
+    "split_fingerprint",
+    "split_leave_one_out",
+    "split_published",
+    "split_temporal",
+    "temporal_parts",
+]

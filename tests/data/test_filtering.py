@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from datasets import Dataset
 
-from hf_latentrec.data import RecData, k_core, validate
+from hf_latentrec.data import RecData, k_core, min_rating, validate
 
 
 def random_data(seed: int, num_events: int = 300) -> RecData:
@@ -54,3 +54,28 @@ def test_nothing_left_names_the_numbers():
         k_core(random_data(0), k=50)
     with pytest.raises(ValueError, match="k=0"):
         k_core(random_data(0), k=0)
+
+
+def rated(ratings: list, users: str = "uuuvvv") -> RecData:
+    positions = [users[:row].count(user) for row, user in enumerate(users)]
+    columns = {"user_id": list(users), "item_id": list("abcbca"), "position": positions, "rating": ratings}
+    return RecData(Dataset.from_dict(columns), Dataset.from_dict({"item_id": list("zabc")}))
+
+
+def test_min_rating_keeps_what_is_rated_so_or_higher():
+    kept = validate(min_rating(rated([5.0, 3.9, 4.0, 4.5, 1.0, 4.0]), 4))
+    rows = kept.interactions.to_pandas().to_records(index=False).tolist()
+    assert rows == [("u", "a", 0, 5.0), ("u", "c", 1, 4.0), ("v", "b", 0, 4.5), ("v", "a", 1, 4.0)]
+    assert kept.items["item_id"][:] == ["a", "b", "c"]  # z had no interactions; the order stays
+
+
+def test_min_rating_says_what_is_wrong():
+    with pytest.raises(ValueError, match="no interaction of 6 is rated 6 or higher .ratings from 1 to 5"):
+        min_rating(rated([5.0, 3.0, 4.0, 4.0, 1.0, 4.0]), 6)
+    with pytest.raises(ValueError, match="1 interaction.s. without a rating, first that of user 'u' with item 'b'"):
+        min_rating(rated([5.0, None, 4.0, 4.0, 1.0, 4.0]), 4)
+    with pytest.raises(ValueError, match="ratings of type String"):
+        min_rating(rated(["5", "4", "4", "4", "4", "4"]), 4)
+    data = rated([5.0] * 6)
+    with pytest.raises(ValueError, match="no column rating"):
+        min_rating(RecData(data.interactions.remove_columns("rating"), data.items), 4)

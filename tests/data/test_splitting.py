@@ -116,6 +116,10 @@ class TestTemporal:
         targets.sort()
         first = int(len(targets) * ratios[0] / sum(ratios) + 1e-9)
         second = int(len(targets) * (ratios[0] + ratios[1]) / sum(ratios) + 1e-9)
+        while targets[first - 1][0] == targets[first][0]:  # equal times go to the later part
+            first -= 1
+        while targets[second - 1][0] == targets[second][0]:
+            second -= 1
         splits = split_temporal(data, ratios, max_history=4)
         for name, part in (
             ("train", targets[:first]),
@@ -126,6 +130,26 @@ class TestTemporal:
             kept = 4 if name == "train" else 100  # only training histories are cut
             expected = [(user, sequences[user][max(0, p - kept) : p], sequences[user][p]) for _, _, p, user in part]
             assert rows_of(splits[name]) == expected
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_training_ends_before_any_later_target(self, seed):
+        rng = random.Random(seed)
+        sequences = {user: [f"{user}-{p}" for p in range(len(s))] for user, s in random_sequences(seed).items()}
+        times = {user: sorted(rng.randrange(40) for _ in items) for user, items in sequences.items()}
+        time_of = {item: time for user in times for item, time in zip(sequences[user], times[user], strict=True)}
+        splits = split_temporal(make(sequences, timestamp=[float(t) for user in times.values() for t in user]))
+        last = -1
+        for rows in splits.values():
+            assert min(time_of[row["target"]] for row in rows) > last  # strictly: ties never straddle a cut
+            last = max(time_of[item] for row in rows for item in (*row["history"], row["target"]))
+
+    def test_ties_that_empty_a_part(self):
+        sequences = {"u": list("abcdef"), "v": list("abcdef")}
+        times = [0.0, 1.0, 5.0, 5.0, 5.0, 5.0] * 2
+        with pytest.raises(ValueError, match=r"no target for validation: 10 targets.*8 have the time 5 of the first"):
+            split_temporal(make(sequences, timestamp=times))
+        with pytest.raises(ValueError, match=r"no target: none of the 1 events"):
+            split_temporal(make({"u": ["a"]}, timestamp=[0.0]))
 
     def test_needs_timestamps_and_sound_ratios(self):
         with pytest.raises(ValueError, match="interactions have no timestamp"):
