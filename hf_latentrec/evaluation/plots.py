@@ -6,7 +6,6 @@ Nothing here touches pyplot's global state, so pictures can be drawn in threads,
 from __future__ import annotations
 
 import logging
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .explanation import Explanation
+from .shortening import shorten
 
 
 try:
@@ -174,22 +174,6 @@ def combined_figure(explanation: Explanation) -> Figure:
         for row, draw in enumerate(panels.values()):
             draw(explanation, part.add_subplot(grid[row]))
     return figure
-
-
-def shorten(title: str, width: int) -> str:
-    """
-    A title on one line, cut to a width in letters; letters of East Asian scripts count twice, as wide as they are.
-
-    Example:
-        >>> shorten("A rather  long title", 10), shorten("Soap", 10)
-        ('A rather…', 'Soap')
-    """
-    title = "".join(letter if letter.isprintable() else " " for letter in title)
-    title = " ".join(title.split())
-    widths = np.cumsum([2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in title])
-    if len(widths) == 0 or widths[-1] <= width:
-        return title
-    return title[: int((widths < width).sum())].rstrip(" ,;-") + "…"
 
 
 def _side_panels(explanation: Explanation) -> dict[str, Callable[[Explanation, Axes], None]]:

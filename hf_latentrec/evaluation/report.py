@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from .comparison import check_comparable
 from .metrics import check_cutoffs
-from .plots import missing_glyphs_as_one_warning, shorten
 from .report_groups import group_section, list_section
-from .report_parts import NOTHING, Evaluated, Part, Picture, Section, Table, enumerate_names, text_table, title_of
-from .report_plots import to_png
+from .report_page import write_page
+from .report_parts import NOTHING, Evaluated, Part, Section, Table, enumerate_names, text_table, title_of
 from .report_quality import quality_section
 from .report_thinking import depth_section, factor_section, latency_section, step_section, training_section
 from .run import EvaluationRun
+from .shortening import shorten
 from .summary import summarize
 
 
-REPORT_FILE, PICTURES = "report.html", "report-*.png"
+REPORT_FILE = "report.html"
 LABEL_WIDTH, CELL_WIDTH, FACT_WIDTH = 60, 160, 600  # letters
 
 
@@ -61,14 +58,8 @@ def write_report(
         training_section(models[0]),
     ]
     sections = [section for section in sections if section is not None]
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(PICTURES):
-        old.unlink()
-    with missing_glyphs_as_one_warning(folder):
-        sources = _save_pictures(folder, sections)
-    path = folder / REPORT_FILE
-    path.write_text(_render(models[0].label, sections, sources), encoding="utf-8")
+    path = Path(folder) / REPORT_FILE
+    write_page(path, models[0].label, "Evaluation report", sections)
     return path
 
 
@@ -191,35 +182,6 @@ def _differences(models: Sequence[Evaluated]) -> list[str]:
 
 def _search(num_beams: int | None) -> str:
     return "ranks every item" if num_beams is None else f"searches with {num_beams} beams, beyond which all is a miss"
-
-
-def _save_pictures(folder: Path, sections: Sequence[Section]) -> dict[str, str]:
-    """Writes the pictures; their contents, as a page holds them, by name."""
-    sources: dict[str, str] = {}
-    files: set[str] = set()
-    pictures: list[Picture] = [picture for section in sections for part in section.parts for picture in part.pictures]
-    for picture in pictures:
-        stem = re.sub(r"[^a-z0-9]+", "-", picture.name.lower()).strip("-")
-        file = f"report-{stem}.png"
-        while file in files:
-            file = file.replace(".png", "-.png")
-        files.add(file)
-        png = to_png(picture.figure)
-        (folder / file).write_bytes(png)
-        sources[picture.name] = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return sources
-
-
-def _render(label: str, sections: Sequence[Section], sources: Mapping[str, str]) -> str:
-    """The page; whatever labels and titles hold is text in it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(label=label, sections=sections, sources=sources)
 
 
 __all__ = ["check_baselines", "write_report"]

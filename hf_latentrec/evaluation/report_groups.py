@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import shorten
 from .report_parts import (
     Evaluated,
     Part,
@@ -24,6 +23,7 @@ from .report_parts import (
 )
 from .report_plots import bar_chart
 from .report_quality import headline_metrics
+from .shortening import shorten
 
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .depth_plot import COLORS, draw_depths
-from .plots import draw_correlation, draw_gates, label_fonts, new_figure, shorten
+from .plots import draw_correlation, draw_gates
+from .report_style import BAR, GAP, HEIGHT, MARKERS, add_legend, legend_height, name_rows, new_chart
 from .training_plots import curve_of, draw_line, training_panels
 
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 
 DPI = 200  # twice the pixels of a page: phones have more of them, too
-WIDTH, HEIGHT = 4.2, 2.8  # inches; on a phone letters of 8 points are then still 9 pixels high
-BAR, GAP = 0.17, 0.12  # inches: a bar, and what is between two groups of bars
-LABEL_WIDTH = 26  # letters of a name that are shown
-MARKERS = "osD^v"
 STAGES = ("encode", "think", "decode")
 THINKING = {True: "thinking", False: "no thinking", "explicit_cot": "explicit CoT"}
 EVALUATED = re.compile(r"eval_([^@]*?)(@\d+)?")
@@ -57,27 +53,27 @@ def bar_chart(
         bars += [(where, series.index(name), group[name]) for where, name in zip(places, group, strict=True)]
         ticks.append((places[0] + places[-1]) / 2)
         place = places[-1] + BAR + GAP
-    with _new_figure(place + 0.75 + _legend_height(series)) as (figure, axes):
+    with new_chart(place + 0.75 + legend_height(series)) as (figure, axes):
         for index in range(len(series)):
             of_series = [(where, value) for where, which, value in bars if which == index]
             drawn = axes.barh(*zip(*of_series, strict=True), height=0.9 * BAR, color=COLORS[index % len(COLORS)])
             axes.bar_label(drawn, [text.format(value) for _, value in of_series], padding=2, fontsize=7.5)
-        _name_rows(axes, ticks, list(values))
+        name_rows(axes, ticks, list(values))
         axes.set_ylim(place - GAP - BAR / 2, -BAR)
         axes.margins(x=0.15)  # for the values
         axes.set_xlabel(xlabel, fontsize=8)
         axes.set_ylabel(ylabel, fontsize=8)
-        _add_legend(figure, axes.containers, series)
+        add_legend(figure, axes.containers, series)
     return figure
 
 
 def depth_chart(curves: Mapping[str, Mapping[int, Sequence[float]]], metric: str) -> Figure:
     """A line per model through its means over seeds, with their spread as a band; see [`draw_depths`]."""
-    with _new_figure(HEIGHT + _legend_height(curves)) as (figure, axes):
+    with new_chart(HEIGHT + legend_height(curves)) as (figure, axes):
         draw_depths(curves, axes, metric)
         axes.set_xlabel("reasoning steps", fontsize=8)
         axes.set_ylabel(metric, fontsize=8)
-        _add_legend(figure, axes.lines, list(curves))
+        add_legend(figure, axes.lines, list(curves))
     return figure
 
 
@@ -100,19 +96,19 @@ def stage_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     for index, (size, _) in enumerate(bars):
         place += 0.0 if index == 0 else BAR + GAP * (size != bars[index - 1][0])
         places.append(place)
-    with _new_figure(place + 1.0 + _legend_height(STAGES)) as (figure, axes):
+    with new_chart(place + 1.0 + legend_height(STAGES)) as (figure, axes):
         left = np.zeros(len(bars))
         for color, stage in zip(COLORS, STAGES, strict=False):
             widths = 1000 * np.array([seconds.get((*bar, stage), 0.0) for bar in bars])
             drawn = axes.barh(places, widths, left=left, height=0.9 * BAR, color=color)
             left += widths
         axes.bar_label(drawn, [f"{total:.3g}" for total in left], padding=2, fontsize=7.5)
-        _name_rows(axes, places, [f"{size}, {THINKING[how]}" for size, how in bars])
+        name_rows(axes, places, [f"{size}, {THINKING[how]}" for size, how in bars])
         axes.set_ylim(place + BAR, -BAR)
         axes.margins(x=0.12)
         axes.set_xlabel("milliseconds per user", fontsize=8)
         axes.set_ylabel("batch size", fontsize=8)
-        _add_legend(figure, axes.containers, STAGES)
+        add_legend(figure, axes.containers, STAGES)
     return figure
 
 
@@ -142,7 +138,7 @@ def throughput_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     sizes = sorted({size for points in lines.values() for size, _ in points})
     if len(sizes) < 2:
         return None
-    with _new_figure(HEIGHT + _legend_height(lines)) as (figure, axes):
+    with new_chart(HEIGHT + legend_height(lines)) as (figure, axes):
         for index, points in enumerate(lines.values()):
             color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
             axes.loglog(*zip(*points, strict=True), color=color, marker=marker, markersize=4)
@@ -155,7 +151,7 @@ def throughput_chart(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_xlabel("batch size", fontsize=8)
         axes.set_ylabel("users per second", fontsize=8)
         axes.grid(axis="y", color="0.9")
-        _add_legend(figure, axes.lines, list(lines))
+        add_legend(figure, axes.lines, list(lines))
     return figure
 
 
@@ -180,9 +176,9 @@ def factor_charts(factors: Mapping[str, Any]) -> dict[str, Figure]:
     more = 0.3 * max(len(rows) - 4, 0)
     figures = {}
     if len(rows) > 1:
-        with _new_figure(HEIGHT + more, frame=False) as (figures["correlation"], axes):
+        with new_chart(HEIGHT + more, frame=False) as (figures["correlation"], axes):
             draw_correlation(means, axes)
-    with _new_figure(1.1 + 0.28 * len(rows)) as (figures["gates"], axes):
+    with new_chart(1.1 + 0.28 * len(rows)) as (figures["gates"], axes):
         draw_gates(means, axes)
     return figures
 
@@ -233,48 +229,13 @@ def _draw_lines(curves: Mapping[str, np.ndarray], axes: Axes) -> None:
 
 
 def _training_chart(title: str, draw: Callable[[Axes], None], lines: Mapping[str, Any] | None = None) -> Figure:
-    with _new_figure(HEIGHT - 0.4 + _legend_height(lines or [])) as (figure, axes):
+    with new_chart(HEIGHT - 0.4 + legend_height(lines or [])) as (figure, axes):
         draw(axes)
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set_xlabel("step", fontsize=8)
         if lines:
-            _add_legend(figure, axes.lines, list(lines))
+            add_legend(figure, axes.lines, list(lines))
     return figure
-
-
-@contextmanager
-def _new_figure(height: float, frame: bool = True) -> Iterator[tuple[Figure, Axes]]:
-    """A figure and its only axes, made alike at the end."""
-    figure = new_figure(WIDTH, height)
-    axes = figure.add_subplot()
-    yield figure, axes
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"] if frame else ["top", "right", "bottom", "left"]].set_visible(False)
-
-
-def _name_rows(axes: Axes, places: Sequence[float], names: Sequence[str]) -> None:
-    # Without parse_math a name with two dollar signs would turn into a formula.
-    names = [shorten(name, LABEL_WIDTH) for name in names]
-    axes.set_yticks(places, names, parse_math=False, fontfamily=label_fonts())
-    axes.tick_params(axis="y", length=0)
-
-
-def _legend_height(names: Sequence[str] | Mapping[str, Any]) -> float:
-    """Inches that [`_add_legend`] takes: two names share a line."""
-    return 0.2 * -(-len(names) // 2) if len(names) > 1 else 0.0
-
-
-def _add_legend(figure: Figure, drawn: Sequence[Any], names: Sequence[str]) -> None:
-    """Above the axes, where there is more than one name."""
-    if len(names) < 2:
-        return
-    # The names are put in afterwards: matplotlib takes one that begins with "_" for a thing not to be named.
-    legend = figure.legend(
-        list(drawn), [str(number) for number in range(len(names))], loc="outside upper left", ncols=2,
-        frameon=False, prop={"family": label_fonts(), "size": 8}, columnspacing=1.0, handlelength=1.2,
-    )  # fmt: skip
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set(text=shorten(name, LABEL_WIDTH), parse_math=False)
 
 
 __all__ = [

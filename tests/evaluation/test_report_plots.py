@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from PIL import Image  # noqa: E402
 
-from hf_latentrec.evaluation import report_plots  # noqa: E402
+from hf_latentrec.evaluation import report_plots, report_style  # noqa: E402
 from hf_latentrec.evaluation.report_plots import (  # noqa: E402
     bar_chart,
     depth_chart,
@@ -60,7 +60,7 @@ def test_pictures_are_as_wide_as_a_phone_shows(monkeypatch):
     monkeypatch.setattr(report_plots, "DPI", 50)
     figure = bar_chart({"A": {"x": 1.0}}, "x")
     image = Image.open(io.BytesIO(to_png(figure)))
-    assert image.format == "PNG" and image.size[0] == 50 * report_plots.WIDTH
+    assert image.format == "PNG" and image.size[0] == 50 * report_style.WIDTH
 
 
 def test_depths_of_several_models_are_named():

@@ -39,6 +39,8 @@ class ItemCatalog:
         popularity (`np.ndarray` of shape `[I]`): Interactions of each item in the training data.
         item_tokenization (`str`): `"semantic_id"` or `"title"`.
         terminal_token_id (`int`, *optional*): The token that ends every sequence, if one does.
+        earlier_versions (`list[dict]`, *optional*): `num_items` and `fingerprint` of the catalogs that this one has
+            grown from with [`ItemCatalog.with_items`], oldest first.
 
     Example:
         >>> from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
@@ -64,12 +66,14 @@ class ItemCatalog:
         popularity: np.ndarray,
         item_tokenization: str,
         terminal_token_id: int | None = None,
+        earlier_versions: Sequence[Mapping[str, Any]] = (),
     ):
         self.columns = columns
         self.flat_tokens, self.offsets = flat_tokens.astype(np.int32), offsets.astype(np.int64)
         self.popularity = popularity.astype(np.int64)
         self.item_tokenization = item_tokenization
         self.terminal_token_id = terminal_token_id
+        self.earlier_versions = list(earlier_versions)
         self.item_ids: list[str] = columns["item_id"]
         self._row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
 
@@ -126,14 +130,68 @@ class ItemCatalog:
         )
         if popularity:
             catalog.popularity[catalog.rows(list(popularity))] = list(popularity.values())
-        if on_collision == "error" and (collisions := catalog.collisions()):
-            groups = "; ".join(", ".join(repr(catalog.item_ids[row]) for row in rows) for rows in collisions[:3])
-            more = "; ..." if len(collisions) > 3 else ""
-            raise ValueError(
-                f"ItemCatalog: {sum(map(len, collisions))} items share their {item_tokenization} sequence with "
-                f'another ({groups}{more}); pass on_collision="share" or make them distinct'
-            )
+        if on_collision == "error":
+            catalog._check_distinct()
         return catalog
+
+    def with_items(
+        self,
+        items: Any,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        popularity: Mapping[str, int] | None = None,
+        on_collision: str = "error",
+    ) -> ItemCatalog:
+        """
+        The next version of the catalog: its items in their rows, and new ones behind them.
+
+        Args:
+            items (`datasets.Dataset`, `pyarrow.Table` or `list[dict]`): The new items, as in
+                [`ItemCatalog.from_items`]; a column that one side lacks is None there.
+            tokenizer (`PreTrainedTokenizerFast`): The model's tokenizer, as it was trained.
+            popularity (`Mapping[str, int]`, *optional*): Interactions per new `item_id`; others count 0.
+            on_collision (`str`, *optional*, defaults to `"error"`): As in [`ItemCatalog.from_items`].
+
+        Returns:
+            `ItemCatalog`: the grown catalog; this one stays as it is.
+
+        Raises:
+            `ValueError`: an item that the catalog has already, codes of another depth, a code that the tokenizer does
+                not hold, colliding sequences, and whatever else [`ItemCatalog.from_items`] refuses.
+        """
+        _check_choice("on_collision", on_collision, ("error", "share"))
+        new = ItemCatalog.from_items(
+            items, tokenizer, item_tokenization=self.item_tokenization, popularity=popularity, on_collision="share"
+        )
+        if known := [item_id for item_id in new.item_ids if item_id in self._row_of]:
+            raise ValueError(
+                f"ItemCatalog: {len(known)} of {len(new)} items are in the catalog already, first {known[:3]}; their "
+                "sequences stay as the model learned them, so pass new items only"
+            )
+        if self.item_tokenization == "semantic_id" and new.offsets[1] != self.offsets[1]:
+            raise ValueError(
+                f"ItemCatalog: the new items have {new.offsets[1]} codes each, the catalog's {self.offsets[1]}; take "
+                "both from the same semantic IDs"
+            )
+        names = {**self.columns, **new.columns}
+        sides = [(part.columns, [None] * len(part)) for part in (self, new)]
+        catalog = ItemCatalog(
+            {name: [value for columns, none in sides for value in columns.get(name, none)] for name in names},
+            np.concatenate([self.flat_tokens, new.flat_tokens]),
+            np.concatenate([self.offsets, self.offsets[-1] + new.offsets[1:]]),
+            popularity=np.concatenate([self.popularity, new.popularity]),
+            item_tokenization=self.item_tokenization,
+            terminal_token_id=self.terminal_token_id,
+            earlier_versions=[*self.earlier_versions, {"num_items": len(self), "fingerprint": self.fingerprint}],
+        )
+        if on_collision == "error":
+            catalog._check_distinct()
+        return catalog
+
+    @property
+    def version(self) -> int:
+        """1 for a catalog as it was built, one more each time that it has grown."""
+        return len(self.earlier_versions) + 1
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -207,6 +265,15 @@ class ItemCatalog:
         start, end = trie.leaf_start[shared].tolist(), trie.leaf_end[shared].tolist()
         return [trie.item_order[a:b].tolist() for a, b in zip(start, end, strict=True)]
 
+    def _check_distinct(self) -> None:
+        if collisions := self.collisions():
+            groups = "; ".join(", ".join(repr(self.item_ids[row]) for row in rows) for rows in collisions[:3])
+            more = "; ..." if len(collisions) > 3 else ""
+            raise ValueError(
+                f"ItemCatalog: {sum(map(len, collisions))} items share their {self.item_tokenization} sequence with "
+                f'another ({groups}{more}); pass on_collision="share" or make them distinct'
+            )
+
     def describe_collisions(self) -> str:
         """One line on the items that share a sequence, for a training script to print."""
         groups = self.collisions()
@@ -233,6 +300,7 @@ class ItemCatalog:
             "item_tokenization": self.item_tokenization,
             "terminal_token_id": self.terminal_token_id,
             "fingerprint": self.fingerprint,
+            "earlier_versions": self.earlier_versions,
         }
         save_file(tensors, path, {_METADATA_KEY: json.dumps(metadata)})
 

@@ -118,8 +118,9 @@ def code_sequences(columns: dict[str, list], tokenizer: PreTrainedTokenizerFast)
     if (position := _first(flat < 0)) is not None:
         row, level = divmod(position, int(depths[0]))
         raise ValueError(
-            f"ItemCatalog: code {codes[row][level]!r} of {name(row)}, level {level}, is not in the tokenizer; "
-            "call add_item_tokens(tokenizer, semantic_ids) first"
+            f"ItemCatalog: code {codes[row][level]!r} of {name(row)}, level {level}, is not in the tokenizer; call "
+            "add_item_tokens(tokenizer, semantic_ids) before training. A trained model knows no other codes: give the "
+            "item one of its codes, or train again on data with these semantic IDs"
         )
     return flat, np.arange(len(codes) + 1) * depths[0]
 

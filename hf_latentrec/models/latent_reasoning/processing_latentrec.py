@@ -5,7 +5,7 @@ Shapes: B histories, L prompt tokens, H history items, I items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,48 @@ class LatentRecProcessor(RecommendationLists, ProcessorMixin):
         rows = np.asarray(rows)
         ids, sizes = self._prompts.encode(rows, np.array([len(rows)]))
         return ids, sizes.cumsum()[1:-1] + (self._prompts.suffix_size if self.packable else 0)
+
+    def with_items(
+        self, items: Any, popularity: Mapping[str, int] | None = None, on_collision: str = "error"
+    ) -> LatentRecProcessor:
+        """
+        A processor that recommends new items as well. The model needs no training for it: it reads and answers codes,
+        and scores of the items that it knew stay as they are (over the vocabulary; over the catalog they share with
+        the new ones). Save it beside the model with [`LatentRecProcessor.save_pretrained`].
+
+        Args:
+            items (`datasets.Dataset`, `pyarrow.Table` or `list[dict]`): The new items: `item_id`, and `semantic_id`
+                or `title`, whichever answers are made of.
+            popularity (`Mapping[str, int]`, *optional*): Interactions per new `item_id`; others count 0.
+            on_collision (`str`, *optional*, defaults to `"error"`): Several items with one sequence are an error, or
+                `"share"` a leaf.
+
+        Returns:
+            `LatentRecProcessor`: with the next version of the catalog and its trie; this one stays as it is.
+
+        Raises:
+            `ValueError`: a known item, a code that the tokenizer does not hold, and others; see
+                [`ItemCatalog.with_items`].
+
+        Example:
+            >>> from hf_latentrec.models.latent_reasoning.tokenization import add_item_tokens, build_byte_tokenizer
+            >>> tokenizer = build_byte_tokenizer()
+            >>> codes = add_item_tokens(tokenizer, levels=[["<a_0>", "<a_1>", "<a_2>"]])  # also those of items to come
+            >>> items = [{"item_id": "B1", "semantic_id": ["<a_1>"]}, {"item_id": "B2", "semantic_id": ["<a_2>"]}]
+            >>> catalog = ItemCatalog.from_items(items, tokenizer, item_tokenization="semantic_id")
+            >>> processor = LatentRecProcessor(tokenizer, catalog)
+            >>> grown = processor.with_items([{"item_id": "B3", "semantic_id": ["<a_0>"]}])
+            >>> grown.catalog.item_ids, grown.catalog.version
+            (['B1', 'B2', 'B3'], 2)
+        """
+        return type(self)(
+            self.tokenizer,
+            self.catalog.with_items(items, self.tokenizer, popularity=popularity, on_collision=on_collision),
+            prompt_template=self.prompt_template,
+            item_separator=self.item_separator,
+            max_history=self.max_history,
+            split_fingerprint=self.split_fingerprint,
+        )
 
     def answer_ids(self, rows: np.ndarray) -> list[np.ndarray]:
         """Token sequences of items as answers, with their terminal: one int32 array per catalog row."""

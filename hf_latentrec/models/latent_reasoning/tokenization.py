@@ -76,7 +76,11 @@ def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
     return _with_special_tokens(backend)
 
 
-def add_item_tokens(tokenizer: PreTrainedTokenizerFast, semantic_ids: Iterable[Sequence[str]] = ()) -> range:
+def add_item_tokens(
+    tokenizer: PreTrainedTokenizerFast,
+    semantic_ids: Iterable[Sequence[str]] = (),
+    levels: Sequence[Sequence[str]] = (),
+) -> range:
     """
     Adds the tokens of semantic IDs, and the three thought markers after them, to a tokenizer, in place.
 
@@ -88,12 +92,15 @@ def add_item_tokens(tokenizer: PreTrainedTokenizerFast, semantic_ids: Iterable[S
         tokenizer (`PreTrainedTokenizerFast`): The tokenizer to extend.
         semantic_ids (iterable of `list[str]`, *optional*): Code tokens of every item, level by level. Without any,
             only the markers are added.
+        levels (`list[list[str]]`, *optional*): All tokens of each level, those that no item has yet included, so that
+            items can be added to a trained model ([`LatentRecProcessor.with_items`]). Without it, those in use.
 
     Returns:
         `range`: ids of the code tokens.
 
     Raises:
-        `ValueError`: the tokenizer already holds some of the tokens elsewhere, so that they would be no range.
+        `ValueError`: the tokenizer already holds some of the tokens elsewhere, so that they would be no range; or an
+            item has a token that is not one of its level.
 
     Example:
         >>> tokenizer = build_byte_tokenizer()
@@ -102,9 +109,14 @@ def add_item_tokens(tokenizer: PreTrainedTokenizerFast, semantic_ids: Iterable[S
         >>> tokenizer.convert_ids_to_tokens([258, 259, 260, 261])
         ['<a_9>', '<a_10>', '<b_0>', '<|start_thought|>']
     """
-    level_of: dict[str, int] = {}
+    level_of = {token: level for level, tokens in enumerate(levels) for token in tokens}
     for codes in semantic_ids:
         for level, token in enumerate(codes):
+            if levels and level_of.get(token) != level:
+                raise ValueError(
+                    f"add_item_tokens: the codes {list(codes)} hold {token!r} at level {level}, which is none of that "
+                    "level's tokens; take codes and levels from the same semantic IDs"
+                )
             level_of[token] = min(level, level_of.get(token, level))
     codes = sorted(level_of, key=lambda token: (level_of[token], _number(token), token))
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
@@ -205,6 +206,57 @@ def test_fingerprint_changes_with_what_it_covers(tokenizer):
 def test_fingerprint_is_what_it_always_was(tokenizer, tokenization, fingerprint):
     catalog = ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization=tokenization, popularity={"B2": 4})
     assert catalog.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("tokenization", ["semantic_id", "title"])
+def test_a_grown_catalog_is_the_one_of_all_items_with_the_old_rows_first(tmp_path, tokenizer, tokenization):
+    arguments = {"item_tokenization": tokenization}
+    old = ItemCatalog.from_items(ITEMS[:1], tokenizer, **arguments, popularity={"B1": 2})
+    grown = old.with_items(ITEMS[1:2], tokenizer, popularity={"B2": 4}).with_items(ITEMS[2:], tokenizer)
+    whole = ItemCatalog.from_items(ITEMS, tokenizer, **arguments, popularity={"B1": 2, "B2": 4})
+    assert grown.fingerprint == whole.fingerprint and grown.columns == whole.columns
+    assert (old.version, grown.version, len(old)) == (1, 3, 1)
+    assert grown.earlier_versions[0] == {"num_items": 1, "fingerprint": old.fingerprint}
+    grown.save(tmp_path / "catalog.safetensors")
+    loaded = ItemCatalog.load(tmp_path / "catalog.safetensors")
+    assert loaded.earlier_versions == grown.earlier_versions and loaded.fingerprint == grown.fingerprint
+    assert same_tensors(loaded.build_trie(), whole.build_trie())
+
+
+def same_tensors(one, two) -> bool:
+    return all(torch.equal(tensor, two._tensors()[name]) for name, tensor in one._tensors().items())
+
+
+def test_columns_that_one_side_lacks_are_none(tokenizer):
+    old = ItemCatalog.from_items(ITEMS[:1], tokenizer, item_tokenization="semantic_id")
+    grown = old.with_items([{"item_id": "B2", "price": 2.5, "semantic_id": ["<a_1>", "<b_2>"]}], tokenizer)
+    assert grown[0] == {"item_id": "B1", "title": "Soap", "brand": "Ivory", "price": None}
+    assert grown[1] == {"item_id": "B2", "title": None, "brand": None, "price": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (ITEMS[1:], r"1 of 2 items are in the catalog already, first \['B2'\].*pass new items only"),
+        ([{**ITEMS[2], "semantic_id": ["<a_1>"]}], "new items have 1 codes each, the catalog's 2; take both"),
+        (
+            [{**ITEMS[2], "semantic_id": ["<a_0>", "<b_9>"]}],
+            r"'<b_9>' of item_id 'B3' \(row 0\), level 1, is not in the tokenizer.*trained model.*train again",
+        ),
+        ([{**ITEMS[2], "semantic_id": ["<a_1>", "<b_2>"]}], r"2 items share their semantic_id sequence.*'B2', 'B3'"),
+        ([], "no items"),
+    ],
+)
+def test_items_that_a_catalog_does_not_take(tokenizer, new, message):
+    catalog = ItemCatalog.from_items(ITEMS[:2], tokenizer, item_tokenization="semantic_id")
+    with pytest.raises(ValueError, match=message):
+        catalog.with_items(new, tokenizer)
+
+
+def test_a_new_item_may_share_a_sequence(tokenizer):
+    catalog = ItemCatalog.from_items(ITEMS[:2], tokenizer, item_tokenization="semantic_id")
+    twin = {**ITEMS[1], "item_id": "B9"}
+    assert catalog.with_items([twin], tokenizer, on_collision="share").collisions() == [[1, 2]]
 
 
 def test_columns_of_every_kind(tmp_path, tokenizer):

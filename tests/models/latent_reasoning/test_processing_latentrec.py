@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import processors
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
 
 from hf_latentrec.models.latent_reasoning.catalog import ItemCatalog
 from hf_latentrec.models.latent_reasoning.configuration_latent_reasoning import Qwen3LatentRecConfig
@@ -334,3 +334,49 @@ def test_qwen3_prompts_hold_codes_as_single_tokens(qwen3_tokenizer_dir, tmp_path
     processor.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": Qwen3LatentRecConfig.model_type}))
     assert AutoProcessor.from_pretrained(tmp_path)([["B1", "B2"]])["input_ids"][0].tolist() == ids
+
+
+LEVELS = [[f"<{letter}_{code}>" for code in range(4)] for letter in "ab"]
+NEW_ITEMS = [
+    {"item_id": "N0", "title": "New", "semantic_id": ["<a_3>", "<b_3>"]},  # codes that no item had in training
+    {"item_id": "N1", "semantic_id": ["<a_0>", "<b_3>"]},
+]
+
+
+def all_scores(model, processor, history) -> dict[str, float]:
+    """Score of every item, over the vocabulary."""
+    output = model.generate(
+        **processor([history]), item_trie=processor.item_trie, num_beams=len(processor.catalog), normalize="vocabulary"
+    )
+    found = processor.post_process_recommendations(output, top_k=len(processor.catalog))[0]
+    return {item["item_id"]: item["score"] for item in found}
+
+
+def test_a_trained_model_takes_up_new_items(tmp_path, registered):
+    tokenizer = build_byte_tokenizer()
+    add_item_tokens(tokenizer, [item["semantic_id"] for item in ITEMS], LEVELS)
+    catalog = ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization="semantic_id")
+    processor = LatentRecProcessor(tokenizer, catalog, max_history=3, item_separator=",", split_fingerprint="f")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    model = AutoModel.from_config(Qwen3LatentRecConfig(vocab_size=len(tokenizer), **sizes, **heads)).eval()
+    grown = processor.with_items(NEW_ITEMS, popularity={"N1": 2})
+    before, after = all_scores(model, processor, ["B1", "B5"]), all_scores(model, grown, ["B1", "B5"])
+    assert {item_id: after[item_id] for item_id in before} == pytest.approx(before, abs=1e-5)
+    assert set(after) - set(before) == {"N0", "N1"} and len(before) == 7  # both can be recommended, and
+    assert np.isfinite(after["N0"]) and all_scores(model, grown, ["N0", "B1"]).keys() == after.keys()  # be a history
+
+    model.save_pretrained(tmp_path)
+    grown.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert loaded.catalog.version == 2 and loaded.catalog[7] == {"item_id": "N0", "title": "New"}
+    assert loaded.catalog.fingerprint == grown.catalog.fingerprint != processor.catalog.fingerprint
+    assert (loaded.split_fingerprint, loaded.max_history, loaded.item_separator) == ("f", 3, ",")
+    again = all_scores(AutoModel.from_pretrained(tmp_path).eval(), loaded, ["B1", "B5"])
+    assert again == pytest.approx(after, abs=1e-6)
+    assert loaded.with_items([{"item_id": "N2", "semantic_id": ["<a_3>", "<b_0>"]}]).catalog.version == 3
+
+
+def test_a_tokenizer_with_the_codes_in_use_alone_takes_up_no_others():
+    with pytest.raises(ValueError, match=r"'<a_3>' of item_id 'N0' \(row 0\), level 0, is not.*train again"):
+        make_processor().with_items(NEW_ITEMS)

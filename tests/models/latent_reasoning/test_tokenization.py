@@ -127,6 +127,23 @@ def test_codes_that_cannot_be_one_range_are_refused_and_nothing_is_added():
     assert tokenizer.get_vocab() == vocabulary
 
 
+def test_all_tokens_of_the_levels_are_added_whether_an_item_has_them_or_not(tokenizer):
+    size = len(tokenizer)
+    levels = [[f"<a_{code}>" for code in range(11)], [f"<b_{code}>" for code in range(4)]]
+    codes = add_item_tokens(tokenizer, CODES, levels)
+    assert codes == range(size, size + 15)
+    assert tokenizer.convert_ids_to_tokens(list(codes)) == levels[0] + levels[1]
+    assert add_item_tokens(tokenizer, CODES, levels) == codes and len(tokenizer) == size + 18
+
+
+def test_a_code_outside_of_its_level_is_refused_and_nothing_is_added():
+    tokenizer = build_byte_tokenizer()
+    for levels in ([["<a_9>", "<a_10>"], ["<b_0>"]], [["<b_3>", "<a_9>", "<a_10>"], ["<b_0>"]]):
+        with pytest.raises(ValueError, match=r"\['<a_10>', '<b_3>'\] hold '<b_3>' at level 1.*same semantic IDs"):
+            add_item_tokens(tokenizer, CODES, levels)
+    assert len(tokenizer) == 258
+
+
 def test_markers_without_codes():
     tokenizer = build_byte_tokenizer()
     assert thought_token_ids(tokenizer) == dict.fromkeys(
