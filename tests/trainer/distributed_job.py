@@ -1,7 +1,8 @@
 """A step or two of plain SGD with learning rate 1, so that the weights move by the gradient.
 
-Run as `distributed_job.py sft|grpo|lasar_sft|lasar_grpo|lr_grpo_batch|lr_grpo_group|flr_sft|flr_grpo OUT` on any
-number of processes; the main one writes the change of every weight.
+Run as `distributed_job.py OUT ALGORITHM ...` on any number of processes, with some of sft, grpo, lasar_sft,
+lasar_grpo, lr_grpo_batch, lr_grpo_group, flr_sft, flr_grpo; the main one writes the change of every weight to
+OUT/ALGORITHM.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ THOUGHTS = {
 }
 
 
-def main(algorithm: str, out: Path) -> None:
+def train(algorithm: str, out: Path) -> None:
     num_thoughts, reasoner = THOUGHTS.get(algorithm, (2, "feedback"))
     reasoner_config, kwargs = {"reasoner": reasoner}, {}
     if algorithm.startswith("lasar"):
@@ -120,10 +121,15 @@ def main(algorithm: str, out: Path) -> None:
         logs |= {"world_size": trainer.args.world_size, "ranks": ranks.tolist()}
         (out / "logs.json").write_text(json.dumps(logs))
     PartialState().wait_for_everyone()
+
+
+def main(out: Path, algorithms: list[str]) -> None:
+    for algorithm in algorithms:
+        train(algorithm, out / algorithm)
     PartialState().destroy_process_group()
     # Background threads of the backends now and then abort the interpreter's teardown, after the result is written.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -18,26 +18,39 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = Path(__file__).with_name("distributed_job.py")
 
 
-def run_job(algorithm: str, num_processes: int, out: Path) -> tuple[dict, dict]:
+ALGORITHMS = ["sft", "grpo", "lasar_sft", "lasar_grpo", "lr_grpo_batch", "lr_grpo_group", "flr_sft", "flr_grpo"]
+
+
+def run_job(num_processes: int, out: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     run = subprocess.run(
-        [*command, str(JOB), algorithm, str(out)], env=environment, cwd=ROOT, capture_output=True, text=True
+        [*command, str(JOB), str(out), *ALGORITHMS], env=environment, cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What one process (`1`) and two (`2`) made, in one job each: a job imports for longer than it trains."""
+    folder = tmp_path_factory.mktemp("distributed")
+    with ThreadPoolExecutor() as both:
+        jobs = [both.submit(run_job, number, folder / str(number)) for number in (1, 2)]
+    for job in jobs:
+        job.result()
+    return folder
+
+
+def outcome(folder: Path, num_processes: int, algorithm: str) -> tuple[dict, dict]:
+    out = folder / str(num_processes) / algorithm
     logs = json.loads((out / "logs.json").read_text())
     assert logs.pop("world_size") == num_processes
     return load_file(out / "moved.safetensors"), logs
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    ["sft", "grpo", "lasar_sft", "lasar_grpo", "lr_grpo_batch", "lr_grpo_group", "flr_sft", "flr_grpo"],
-)
-def test_two_processes_equal_one(tmp_path, algorithm):
-    with ThreadPoolExecutor() as both:  # a job imports for longer than it trains
-        jobs = [both.submit(run_job, algorithm, number, tmp_path / str(number)) for number in (1, 2)]
-    (alone, alone_logs), (together, together_logs) = (job.result() for job in jobs)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_two_processes_equal_one(folder, algorithm):
+    (alone, alone_logs), (together, together_logs) = (outcome(folder, number, algorithm) for number in (1, 2))
     assert max(moved.abs().max() for moved in alone.values()) > 1e-3
     if algorithm == "flr_grpo":
         assert all((moved != 0).any() == name.startswith("reasoner.") for name, moved in alone.items())
