@@ -1,254 +1,234 @@
-"""Catalogs and prompts of the decoding benchmark: real ones, or made ones of the same sizes.
+"""
+Preparation at scale, and against the plain-Python loop of published scripts.
 
-Shapes: I items, B prompts, L prompt.
+    python recipes/benchmark_data.py                                   # 50 M interactions: minutes, 4 GB of disk
+    python recipes/benchmark_data.py --interactions 2000000 --users 200000 --items 40000
+    python recipes/benchmark_data.py --loop                            # 1 M interactions, both ways
+
+The interactions are a CSV on disk (user_id, item_id, timestamp, rating), made in blocks from a seed; how often users
+and items occur follows a power law. A process of its own prepares it: duplicates dropped, 5-core, leave-one-out,
+parquet, fingerprint and data card.
+
+prepare_seconds  wall time of that process's work, from the CSV to the prepared folder, reading and hashing included
+peak_gib         the most memory that the process held (resident), Python and libraries included
+
+--loop: the work of published scripts, from the CSV to one file of examples (user_id, history of at most 20, target)
+per split, by both ways, once each, in processes of their own.
+
+loop_seconds     dictionaries of lists, a while-loop over all interactions until the 5-core stands, sorts per user,
+                 and JSON lines of leave-one-out examples
+ours_seconds     the same by `prepare`, with the examples as parquet
+loop_ratio       loop_seconds / ours_seconds
+raw_...          the same for interactions in the shape of raw Amazon reviews, where most users have one event
+
+The raw shape is about that of Beauty of 2014 (2.02 M ratings of 1.21 M users and 249 k items, of which the 5-core
+keeps 10 %): per 1 M interactions 0.60 M users, 0.12 M items, 92 % of the users with one or two events, and a 5-core
+of 11 %. The users and items of the power law are more than that, since many of them never occur. `--users` and
+`--items` leave it as it is. A ratio depends much on the shape: the more the 5-core keeps, the more of the time goes
+into writing examples.
+
+Before a ratio is printed the two must have the same examples, of all splits, in the same order.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
 import json
-from argparse import ArgumentTypeError
-from dataclasses import dataclass
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
-from transformers import AutoTokenizer
+from benchmarking import machine, print_json, print_table
+from tqdm import tqdm
 
-from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
-from hf_latentrec.models.latent_reasoning.tokenization import encode_plain_text
-
-
-BEAUTY, INDUSTRIAL = "amazon_beauty_2014", "amazon_industrial_2018"
-FILES = {BEAUTY: "Beauty.index.json", INDUSTRIAL: "items.parquet"}  # what tells that a folder is the data set
-CODEBOOK, LEVELS = 256, 4
-BEAUTY_ITEMS, BEAUTY_PREFIXES = 12_101, (197, 7_931, 11_696, 12_088)  # distinct prefixes of 1 to 4 codes
-INDUSTRIAL_ITEMS, LONGEST_TITLE = 3_686, 83
+from hf_latentrec.data.preparation import PreparationRules, prepare
+from hf_latentrec.data.sources.raw_data import RawData
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """
-    Where tokens lie: text first, then some special tokens, then 4 codebooks of 256 codes.
-
-    Args:
-        size (`int`): all tokens.
-    """
-
-    size: int
-
-    @property
-    def first_code(self) -> int:
-        return self.size - LEVELS * CODEBOOK
-
-    @property
-    def pad(self) -> int:
-        return self.first_code - 1
-
-    @property
-    def terminal(self) -> int:
-        """Ends every title."""
-        return self.first_code - 2
-
-    @property
-    def separator(self) -> int:
-        """Stands between the titles of a prompt."""
-        return self.first_code - 3
-
-    @property
-    def thought_markers(self) -> tuple[int, int]:
-        return self.first_code - 5, self.first_code - 4
-
-    @property
-    def num_text_tokens(self) -> int:
-        return self.first_code - 5
+K_CORE, MAX_HISTORY = 5, 20
+BLOCK = 2_000_000  # rows of the CSV that are made at a time
+BEGIN, SPAN = 1_400_000_000, 100_000_000  # seconds: May 2014 and about three years
+GOALS = {"prepare_seconds": "<= 600", "peak_gib": "<= 8", "loop_ratio": ">= 20", "raw_loop_ratio": ">= 20"}
+POWERS = (2, 3)  # of users and items: the higher, the more unlike
+RAW_USERS, RAW_ITEMS, RAW_POWERS = 3.5, 0.13, (4, 4)  # users and items per interaction
+SCHEMA = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64, "rating": pl.Float64}
 
 
-@dataclass
-class Catalog:
-    """
-    What can be recommended, and who asks.
-
-    Args:
-        source (`str`): where it comes from, for the head of the table.
-        sequences (`list[list[int]]`): the tokens of every item.
-        histories (`list[list[int]]`): items of every user, oldest first.
-    """
-
-    source: str
-    sequences: list[list[int]]
-    histories: list[list[int]]
-
-
-def find_folder(data_dir: Path | None, name: str) -> Path | None:
-    """The folder of a data set: below `data_dir`, or that itself; None where it is not there."""
-    if data_dir is None:
-        return None
-    return next((folder for folder in (data_dir / name, data_dir) if (folder / FILES[name]).exists()), None)
-
-
-def data_folder(text: str) -> Path:
-    """The type of `--data_dir` where either data set will do."""
-    if not any(find_folder(Path(text), name) for name in FILES):
-        raise ArgumentTypeError(f"{text}: no {' and no '.join(f'{k}/{v}' for k, v in FILES.items())} there")
-    return Path(text)
-
-
-def beauty_folder(text: str) -> Path:
-    """The type of `--data_dir` where Beauty is wanted: its own folder, whether that was named or the one above."""
-    folder = find_folder(Path(text), BEAUTY)
-    if folder is None:
-        raise ArgumentTypeError(f"{text}: neither {FILES[BEAUTY]} nor {BEAUTY}/{FILES[BEAUTY]} there")
-    return folder
-
-
-def load_beauty(folder: Path, vocabulary: Vocabulary) -> Catalog:
-    """Amazon Beauty (2014): published semantic IDs of four codes, and the users' histories."""
-    index = json.loads((folder / "Beauty.index.json").read_text())
-    histories = json.loads((folder / "Beauty.inter.json").read_text())
-    codes = [[int(token[3:-1]) for token in index[str(item)]] for item in range(len(index))]
-    return Catalog(BEAUTY, _code_tokens(np.array(codes), vocabulary), list(histories.values()))
-
-
-def make_beauty(vocabulary: Vocabulary, seed: int = 0) -> Catalog:
-    """
-    As many items, distinct prefixes at every level and shared IDs as Amazon Beauty has, else random.
-
-    Level by level, every prefix gets one continuation, and random prefixes get the rest.
-    """
+def write_csv(
+    path: Path, num_rows: int, num_users: int, num_items: int, powers: tuple[int, int] = POWERS, seed: int = 0
+) -> None:
+    """Users and items by a power law: most have few events, some have very many. Times in no order."""
     rng = np.random.default_rng(seed)
-    prefixes = np.empty((1, 0), dtype=np.int64)
-    for count in BEAUTY_PREFIXES:
-        more = rng.integers(0, len(prefixes), count - len(prefixes))
-        num_children = 1 + np.bincount(more, minlength=len(prefixes))
-        codes = np.concatenate([rng.choice(CODEBOOK, size, replace=False) for size in num_children])
-        prefixes = np.column_stack([prefixes.repeat(num_children, axis=0), codes])
-    shared = rng.choice(len(prefixes), BEAUTY_ITEMS - len(prefixes), replace=False)
-    codes = rng.permutation(np.concatenate([prefixes, prefixes[shared]]))
-    histories = [rng.integers(0, len(codes), length).tolist() for length in rng.integers(5, 60, 2_000)]
-    return Catalog("made codes", _code_tokens(codes, vocabulary), histories)
+    with path.open("wb") as file, tqdm(total=num_rows, desc="making the CSV", unit="row", unit_scale=True) as bar:
+        for start in range(0, num_rows, BLOCK):
+            rows = min(BLOCK, num_rows - start)
+            # Multiples of a prime spread the popular over the order of the ids.
+            user, item = (
+                (number * rng.random(rows) ** power).astype(np.int64) * 7919 % number
+                for number, power in zip((num_users, num_items), powers, strict=True)
+            )
+            frame = pl.DataFrame(
+                {
+                    "user": user,
+                    "item": item,
+                    "timestamp": rng.integers(BEGIN, BEGIN + SPAN, rows),
+                    "rating": rng.integers(1, 6, rows),
+                }
+            )
+            ids = (
+                pl.format("{}{}", pl.lit(letter), name).alias(f"{name}_id")
+                for letter, name in (("A", "user"), ("B", "item"))
+            )
+            frame.select(*ids, "timestamp", "rating").write_csv(file, include_header=start == 0)
+            bar.update(rows)
 
 
-def load_industrial(folder: Path, tokenizer: str, vocabulary: Vocabulary) -> Catalog:
-    """Amazon Industrial & Scientific (2018): titles as tokens of a text tokenizer, each with a terminal."""
-    titles = pl.read_parquet(folder / "items.parquet").sort("item_id")["title"].to_list()
-    events = pl.read_parquet(folder / "events.parquet").sort("user_id", "position")
-    texts = encode_plain_text(AutoTokenizer.from_pretrained(tokenizer), titles)
-    largest = max(map(max, texts))
-    if largest >= vocabulary.num_text_tokens:
-        raise ValueError(
-            f"{tokenizer}: token {largest} of a title is beyond the {vocabulary.num_text_tokens} text tokens; pass "
-            f"--vocab_size {largest + 1 + vocabulary.size - vocabulary.num_text_tokens} or more"
-        )
-    histories = events.group_by("user_id", maintain_order=True).agg("item_id")["item_id"].to_list()
-    return Catalog(INDUSTRIAL, [[*text, vocabulary.terminal] for text in texts], histories)
+def read_csv(path: Path) -> RawData:
+    """The CSV, lazily."""
+    return RawData(pl.scan_csv(path, schema=SCHEMA), None, "benchmark", (path,))
 
 
-def make_industrial(vocabulary: Vocabulary, seed: int = 0) -> Catalog:
-    """
-    Titles shaped like those of Amazon Industrial: mostly variants that leave a recent title after a few tokens (a
-    brand, a series), some of them late (a size, a colour), the others new from the first token on.
-    """
-    rng = np.random.default_rng(seed)
-    titles: list[list[int]] = []
-    while len(titles) < INDUSTRIAL_ITEMS:
-        shared = []
-        if titles and rng.random() < 0.82:
-            base = titles[-rng.integers(1, min(len(titles), 100) + 1)][:-1]
-            leaves_at = rng.integers(1, len(base) + 1) if rng.random() < 0.12 else rng.geometric(0.4)
-            shared = base[: min(leaves_at, len(base) - 1)]
-        length = int(np.clip(rng.gamma(4.0, 7.0), len(shared) + 1, LONGEST_TITLE - 1))
-        new = rng.integers(0, vocabulary.num_text_tokens, length - len(shared)).tolist()
-        titles.append([*shared, *new, vocabulary.terminal])
-    histories = [rng.integers(0, len(titles), length).tolist() for length in rng.integers(5, 20, 2_000)]
-    return Catalog("made titles", titles, histories)
+def ours(path: Path, folder: Path, max_history: int | None) -> dict[str, int]:
+    """Prepares the CSV, with examples where a `max_history` is given; returns counts."""
+    rules = PreparationRules(k_core=K_CORE)
+    prepared = prepare(read_csv(path), rules, folder / "prepared", examples_max_history=max_history)
+    return {"rows_read": prepared.source.rows, "rows_kept": prepared.counts.rows}
 
 
-def describe(trie: ItemTrie, sequences: list[list[int]]) -> str:
-    """
-    Sizes of a catalog's tree: tokens of an item, decisions on its path, and where the last of them is.
+def loop(path: Path, folder: Path) -> dict[str, int]:
+    """The same as published scripts have it; returns counts."""
+    interactions, seen = [], set()
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            event = (row["user_id"], row["item_id"], float(row["timestamp"]))
+            if event not in seen:
+                seen.add(event)
+                interactions.append(event)
+    while True:
+        users, items = Counter(), Counter()
+        for user, item, _ in interactions:
+            users[user] += 1
+            items[item] += 1
+        kept = [event for event in interactions if users[event[0]] >= K_CORE and items[event[1]] >= K_CORE]
+        if len(kept) == len(interactions):
+            break
+        interactions = kept
+    histories = defaultdict(list)
+    for user, item, timestamp in interactions:
+        histories[user].append((timestamp, item))
+    files = {name: (folder / f"{name}.json").open("w") for name in ("train", "validation", "test")}
+    for user in sorted(histories):
+        events = [item for _, item in sorted(histories[user], key=lambda event: event[0])]
+        for position in range(1, len(events)):
+            name = {len(events) - 1: "test", len(events) - 2: "validation"}.get(position, "train")
+            history = events[max(0, position - MAX_HISTORY) : position] if name == "train" else events[:position]
+            line = {"user_id": user, "history": history, "target": events[position]}
+            files[name].write(json.dumps(line) + "\n")
+    for file in files.values():
+        file.close()
+    return {"rows_kept": len(interactions)}
 
-    Example:
-        >>> sequences = [[1, 2, 9], [1, 3, 4, 9]]
-        >>> describe(ItemTrie.from_sequences(sequences), sequences)
-        '2 items; of 3.5 tokens, 1.0 are a choice, and an item is known after 2.0'
-    """
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    tokens_IT = torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, sequences)), True, padding_value=-100)
-    path = trie.walk(tokens_IT)[:, :-1]
-    branching = (trie.row_ptr.diff()[path] > 1) & (path >= 0)
-    known_after = (branching * torch.arange(1, path.shape[1] + 1)).amax(1)
-    return (
-        f"{len(sequences):,} items; of {lengths.float().mean():.1f} tokens, {branching.sum(1).float().mean():.1f} are "
-        f"a choice, and an item is known after {known_after.float().mean():.1f}"
+
+def check_same(folder: Path) -> None:
+    """Both ways must have written the same examples."""
+    for name in ("train", "validation", "test"):
+        columns = ["user_id", "history", "target"]
+        by_loop = pl.read_ndjson(folder / f"{name}.json").select(columns)
+        if not by_loop.equals(pl.read_parquet(folder / "prepared" / "examples" / f"{name}.parquet").select(columns)):
+            raise SystemExit(f"the loop's examples for {name} are not those of the preparation")
+
+
+def in_own_process(work: Callable[..., dict[str, int]], *arguments: object) -> dict[str, float]:
+    """Runs `work` in a fresh process: its counts, seconds and peak memory."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(measured, (work, *arguments))
+
+
+def measured(work: Callable[..., dict[str, int]], *arguments: object) -> dict[str, float]:
+    """What `work` returns, with seconds and the peak of this process's memory."""
+    start = time.perf_counter()
+    counts = work(*arguments)
+    seconds = time.perf_counter() - start
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return counts | {"seconds": seconds, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
+def measure_scale(path: Path, folder: Path) -> dict[str, float]:
+    """Seconds and memory of the preparation alone."""
+    result = in_own_process(ours, path, folder, None)
+    return {
+        "rows_read": result["rows_read"],
+        "rows_kept": result["rows_kept"],
+        "csv_gib": path.stat().st_size / 2**30,
+        "prepare_seconds": result["seconds"],
+        "peak_gib": result["peak_gib"],
+    }
+
+
+def measure_loop(path: Path, folder: Path) -> dict[str, float]:
+    """Both ways to the examples."""
+    fast, slow = in_own_process(ours, path, folder, MAX_HISTORY), in_own_process(loop, path, folder)
+    check_same(folder)
+    if fast["rows_kept"] != slow["rows_kept"]:
+        raise SystemExit(f"{fast['rows_kept']} rows are left, but {slow['rows_kept']} by the loop")
+    return {
+        "rows_kept": fast["rows_kept"],
+        "loop_seconds": slow["seconds"],
+        "ours_seconds": fast["seconds"],
+        "loop_ratio": slow["seconds"] / fast["seconds"],
+    }
+
+
+@contextmanager
+def room(folder: Path | None) -> Iterator[Path]:
+    """A folder for the CSV and what is made of it, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
+        yield Path(name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Makes, prepares, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interactions", type=int, help="rows of the CSV; by default 50 M, with --loop 1 M")
+    parser.add_argument("--users", type=int, help="by default a tenth of the interactions")
+    parser.add_argument("--items", type=int, help="by default a fiftieth of the interactions")
+    parser.add_argument("--loop", action="store_true", help="compare with a plain-Python loop")
+    parser.add_argument("--folder", type=Path, help="where there is room on disk; by default that of temporary files")
+    options = parser.parse_args(arguments)
+    num_rows = options.interactions or (1_000_000 if options.loop else 50_000_000)
+    measure = measure_loop if options.loop else measure_scale
+    with room(options.folder) as folder:
+        path = folder / "interactions.csv"
+        write_csv(path, num_rows, options.users or num_rows // 10, options.items or num_rows // 50)
+        results = measure(path, folder)
+    if options.loop:
+        with room(options.folder) as folder:
+            path = folder / "raw.csv"
+            write_csv(path, num_rows, int(num_rows * RAW_USERS), int(num_rows * RAW_ITEMS), RAW_POWERS)
+            results |= {f"raw_{key}": value for key, value in measure(path, folder).items()}
+    print(machine())
+    print_table(
+        [
+            {
+                "key": key,
+                "value": f"{value:,.2f}" if isinstance(value, float) else f"{value:,}",
+                "goal": GOALS.get(key, ""),
+            }
+            for key, value in results.items()
+        ]
     )
+    print_json(results)
 
 
-def code_prompts(
-    catalog: Catalog, vocabulary: Vocabulary, batch_size: int, prompt_length: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Prompts of the items that random users had, the newest that fit; every history fills half of a prompt or more.
-
-    Returns:
-        `tuple` of two `torch.LongTensor` [B, L]: tokens, padded on the left to `prompt_length`, and mask.
-    """
-    long = [history for history in catalog.histories if 2 * LEVELS * len(history) >= prompt_length]
-    rows = [
-        [token for item in history for token in catalog.sequences[item]][-prompt_length:]
-        for history in _draw(long, batch_size, f"at least {prompt_length // (2 * LEVELS)} items", seed)
-    ]
-    return pad_left(rows, vocabulary.pad, prompt_length)
-
-
-def title_prompts(
-    catalog: Catalog, vocabulary: Vocabulary, batch_size: int, num_titles: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Prompts of the newest titles that random users had, each followed by a separator.
-
-    Returns:
-        `tuple` of two `torch.LongTensor` [B, L]: tokens, padded on the left to the longest, and mask.
-    """
-    long = [history for history in catalog.histories if len(history) >= num_titles]
-    rows = [
-        [token for item in history[-num_titles:] for token in [*catalog.sequences[item][:-1], vocabulary.separator]]
-        for history in _draw(long, batch_size, f"at least {num_titles} items", seed)
-    ]
-    return pad_left(rows, vocabulary.pad, max(map(len, rows)))
-
-
-def pad_left(rows: list[list[int]], pad: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as one tensor [B, L] and its mask."""
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return torch.tensor([[pad] * (length - len(row)) + row for row in rows]), mask
-
-
-def _draw(histories: list[list[int]], batch_size: int, condition: str, seed: int) -> list[list[int]]:
-    if len(histories) < batch_size:
-        raise ValueError(
-            f"{len(histories)} users have {condition}, but the batch has {batch_size}; take shorter prompts, "
-            "a smaller batch or made data"
-        )
-    chosen = np.random.default_rng(seed).choice(len(histories), batch_size, replace=False)
-    return [histories[row] for row in chosen]
-
-
-def _code_tokens(codes: np.ndarray, vocabulary: Vocabulary) -> list[list[int]]:
-    return (vocabulary.first_code + np.arange(LEVELS) * CODEBOOK + codes).tolist()
-
-
-__all__ = [
-    "BEAUTY",
-    "INDUSTRIAL",
-    "Catalog",
-    "Vocabulary",
-    "code_prompts",
-    "describe",
-    "load_beauty",
-    "load_industrial",
-    "make_beauty",
-    "make_industrial",
-    "pad_left",
-    "title_prompts",
-]
+if __name__ == "__main__":
+    main()

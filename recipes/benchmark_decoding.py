@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from benchmark_data import (
+from benchmark_catalogs import (
     BEAUTY,
     INDUSTRIAL,
     Catalog,

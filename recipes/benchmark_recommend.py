@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from benchmark_data import beauty_folder
+from benchmark_catalogs import beauty_folder
 from benchmarking import machine, peak_memory, print_json, print_table, time_alternating
 
 from hf_latentrec import (

@@ -48,7 +48,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from benchmark_data import beauty_folder
+from benchmark_catalogs import beauty_folder
 from benchmark_epochs import collate, packed_epoch, sample, separate_epoch, unpack
 from benchmark_lasar_sft import measure_lasar_sft
 from benchmark_lr_grpo import SIZES as LR_GRPO_SIZES

@@ -36,7 +36,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from benchmark_data import Vocabulary, beauty_folder, load_beauty
+from benchmark_catalogs import Vocabulary, beauty_folder, load_beauty
 from benchmarking import machine, print_json, print_table, time_alternating
 from transformers import PrefixConstrainedLogitsProcessor
 

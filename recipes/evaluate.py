@@ -60,9 +60,7 @@ class Evaluation:
         if data_args.max_history is None:
             data_args = replace(data_args, max_history=self.model.max_history)
         self.data_args = data_args
-        self.data, self.splits = load_splits(
-            data_args, data_args.split, item_tokenization=self.model.item_tokenization
-        )
+        self.data, self.splits = load_splits(data_args, item_tokenization=self.model.item_tokenization)
         self.split_fingerprint = split_fingerprint(self.splits)
         check_trained_on(self.model, {"split": self.split_fingerprint})
         check_trained_on(self.model, {"catalog": self.model.catalog_fingerprint(self.data, self.splits)})

@@ -23,13 +23,6 @@ class EvaluationDataArguments(InteractionArguments):
     max_history: int | None = field(
         default=None, metadata={"help": "As in training; what the model says of itself if not given."}
     )
-    split: str = field(
-        default="leave_one_out",
-        metadata={
-            "help": "As in training: 'leave_one_out'; 'temporal', 8:1:1 by time; or 'published'.",
-            "choices": ["leave_one_out", "temporal", "published"],
-        },
-    )
 
 
 @dataclass(kw_only=True)

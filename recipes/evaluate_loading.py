@@ -64,7 +64,8 @@ def check_trained_on(recommender: Recommender, found: Mapping[str, str]) -> None
         if before != now:
             raise ValueError(
                 f"{recommender.args.model} was trained on the {what} {before}, but this data gives {now}; use the "
-                "--data_dir, --split, --max_history, --window_stride and --on_short of the training run"
+                "--data_dir, --min_rating, --k_core, --split, --max_history, --window_stride and --on_short of the "
+                "training run"
             )
 
 

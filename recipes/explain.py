@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from training_setup import DataArguments, load_splits
+from training_setup import SPLIT_WAYS, DataArguments, load_splits
 
 
 if TYPE_CHECKING:
@@ -46,9 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         default="leave_one_out",
-        choices=["leave_one_out", "temporal", "published"],
+        choices=SPLIT_WAYS,
         help="the training run's split (default: %(default)s)",
     )
+    parser.add_argument("--min_rating", type=float, help="the training run's, where it had one")
+    parser.add_argument("--k_core", type=int, help="the training run's, where it had one")
     parser.add_argument("--output_dir", required=True, type=Path, help="where a folder per user is written")
     parser.add_argument("--top_k", type=int, default=5, help="recommendations per user (default: %(default)s)")
     parser.add_argument("--num_beams", type=int, default=10, help="beams of their search (default: %(default)s)")
@@ -121,8 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.history:
         users = {"history": (options.history, None)}
     else:
-        data_args = DataArguments(data_dir=options.data_dir, max_history=processor.max_history, on_short="drop")
-        _, splits = load_splits(data_args, options.split, item_tokenization=processor.catalog.item_tokenization)
+        data_args = DataArguments(
+            data_dir=options.data_dir,
+            min_rating=options.min_rating,
+            k_core=options.k_core,
+            split=options.split,
+            max_history=processor.max_history,
+            on_short="drop",
+        )
+        _, splits = load_splits(data_args, item_tokenization=processor.catalog.item_tokenization)
         users = find_histories(splits["test"], options.user)
     for user_id, (history, target) in users.items():
         explanation = explain(model, processor, history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lasar_stages import ANCHORS, DEFAULT_STAGES, plan
-from protocol_arguments import ProtocolArguments
+from protocol_arguments import TestArguments
 from training_setup import ScratchArguments
 from trl import ModelConfig
 
@@ -68,7 +68,7 @@ class CoTArguments:
 
 
 @dataclass
-class LasarStageArguments(ProtocolArguments):
+class LasarStageArguments(TestArguments):
     """Stages and tests. Reinforcement learning takes the plain names (learning_rate, max_steps, ...)."""
 
     stages: list[str] = field(

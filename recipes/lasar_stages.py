@@ -106,7 +106,7 @@ def code_processor(data: Any, splits: DatasetDict, data_args: Any, model_args: A
         tokenizer = build_byte_tokenizer()
     else:
         tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-    add_item_tokens(tokenizer, data.items["semantic_id"])
+    add_item_tokens(tokenizer, data.items["semantic_id"], code_levels(data_args.data_dir))
     return build_processor(
         data,
         splits,
@@ -115,6 +115,19 @@ def code_processor(data: Any, splits: DatasetDict, data_args: Any, model_args: A
         item_tokenization="semantic_id",
         prompt_template=model_args.prompt_template,
     )
+
+
+def code_levels(data_dir: str | None) -> list[list[str]]:
+    """
+    All tokens of the codebooks that the codes of a folder come from, with room in the extra level, so that the model
+    can take up items later. None are known where the codes were published without their codebooks.
+    """
+    from hf_latentrec.semantic_ids.files import JSON_FILE
+    from hf_latentrec.semantic_ids.semantic_ids import SemanticIds
+
+    if data_dir is None or not (Path(data_dir) / JSON_FILE).is_file():
+        return []
+    return SemanticIds.load(data_dir).all_tokens(with_room=True)
 
 
 def starting_model(stage: LasarStage, processor: LatentRecProcessor, model_args: Any, folder: Path):

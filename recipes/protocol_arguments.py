@@ -1,4 +1,4 @@
-"""How the recipes are told what to rank in tests."""
+"""How the recipes are told what to rank in tests, and what to show of it."""
 
 from __future__ import annotations
 
@@ -27,4 +27,18 @@ class ProtocolArguments:
             raise ValueError(f"eval_protocols is empty, so nothing would be tested; choose from {tuple(PROTOCOLS)}")
 
 
-__all__ = ["ProtocolArguments"]
+@dataclass
+class TestArguments(ProtocolArguments):
+    """The same for a recipe that trains, and whether it ends with recommendations to look at."""
+
+    show_users: int = field(
+        default=0, metadata={"help": "Print what is recommended to so many users of the test split, at the end."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.show_users < 0:
+            raise ValueError(f"show_users is {self.show_users}; pass 0 or the number of users")
+
+
+__all__ = ["ProtocolArguments", "TestArguments"]

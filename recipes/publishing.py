@@ -27,7 +27,7 @@ def open_hub(args: Any) -> None:
         open_repository(repository_of(args), private=args.hub_private_repo, token=args.hub_token)
 
 
-def describe_source(data: Any, data_args: Any, split: str = "leave_one_out") -> dict[str, Any]:
+def describe_source(data: Any, data_args: Any) -> dict[str, Any]:
     """What a card says of the data: fields of `DataFacts`."""
     folder = "synthetic data" if data_args.data_dir is None else Path(data_args.data_dir).absolute().name
     return {
@@ -35,7 +35,7 @@ def describe_source(data: Any, data_args: Any, split: str = "leave_one_out") -> 
         "num_users": data.num_users,
         "num_items": data.num_items,
         "num_interactions": data.num_interactions,
-        "split": split.replace("_", " "),
+        "split": data_args.split.replace("_", " "),
         "license": data_args.data_license,
     }
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocol_arguments import ProtocolArguments
+from protocol_arguments import TestArguments
 from sequential_stages import plan
 from training_setup import TrainingDataArguments
 
@@ -17,13 +17,6 @@ from hf_latentrec.trainer import SequentialTrainingConfig
 class SequentialDataArguments(TrainingDataArguments):
     """Where the interactions come from and how they become examples."""
 
-    split: str = field(
-        default="leave_one_out",
-        metadata={
-            "help": "'leave_one_out'; 'temporal', 8:1:1 by time; or 'published', as the data's own column says.",
-            "choices": ["leave_one_out", "temporal", "published"],
-        },
-    )
     text_encoder: str = field(
         default="words",
         metadata={
@@ -85,7 +78,7 @@ class SequentialModelArguments:
 
 
 @dataclass
-class SequentialTestArguments(ProtocolArguments):
+class SequentialTestArguments(TestArguments):
     """Validation and tests."""
 
     cutoffs: list[int] = field(default_factory=lambda: [5, 10, 20], metadata={"help": "K of HR@K and NDCG@K."})

@@ -51,7 +51,7 @@ class SequentialSetup:
     @classmethod
     def load(cls, data_args: Any, test_args: Any) -> SequentialSetup:
         """Reads the data that the arguments name."""
-        data, splits = load_splits(data_args, data_args.split)
+        data, splits = load_splits(data_args)
         check_cutoffs(test_args.cutoffs, data.num_items)
         shared = {
             "ks": tuple(test_args.cutoffs),

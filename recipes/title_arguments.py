@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protocol_arguments import ProtocolArguments
+from protocol_arguments import TestArguments
 from training_setup import DataArguments, ScratchArguments
 from trl import ModelConfig
 
@@ -26,13 +26,6 @@ class TitleDataArguments(DataArguments):
         metadata={
             "help": "Items with the same title: 'share' one answer and rank by popularity, or 'error'.",
             "choices": ["share", "error"],
-        },
-    )
-    split: str = field(
-        default="leave_one_out",
-        metadata={
-            "help": "'leave_one_out'; 'temporal', 8:1:1 by time; or 'published', as the data's own column says.",
-            "choices": ["leave_one_out", "temporal", "published"],
         },
     )
 
@@ -59,7 +52,7 @@ class TitleModelArguments(ScratchArguments, ModelConfig):
 
 
 @dataclass
-class TitleStageArguments(ProtocolArguments):
+class TitleStageArguments(TestArguments):
     """Fine-tuning and tests. Reinforcement learning takes the plain names (learning_rate, max_steps, ...)."""
 
     sft_num_train_epochs: float = field(default=15.0, metadata={"help": "Epochs of fine-tuning at most."})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
+from showing import show_recommendations
 from title_evaluation import TABLE_COLUMNS, evaluate_stage, make_evaluators, time_thoughts
 from training_setup import build_model, build_processor, load_splits
 from training_stages import (
@@ -177,13 +178,13 @@ class TitleRecipe:
         state = PartialState()
         self.check()
         open_hub(self.args)
-        data, self.splits = load_splits(self.data_args, self.data_args.split, item_tokenization="title")
-        self.processor = title_processor(data, self.splits, self.data_args, self.model_args)
+        self.data, self.splits = load_splits(self.data_args, item_tokenization="title")
+        self.processor = title_processor(self.data, self.splits, self.data_args, self.model_args)
         if state.is_main_process:
-            print(describe_data(data, len(self.splits["train"]), self.processor))
+            print(describe_data(self.data, len(self.splits["train"]), self.processor))
         self.tests, self.validation = make_evaluators(self.processor, self.splits, self.stage_args)
         results = run_stages(self.plan, self.stage_args.stages, self.folder, self.run_stage)
-        self.finish_cards(results, data)
+        self.finish_cards(results)
         if state.is_main_process:
             for paragraph in self.closing_words(results):
                 print("", paragraph, sep="\n")
@@ -236,13 +237,17 @@ class TitleRecipe:
         if histories and thinking:
             timed = self.timed_stage if self.timed_stage in thinking else thinking[0]
             words.append(time_thoughts(self.folder / timed, histories, args.eval_num_beams, self.args.device))
-        return [*words, describe_outcome(self.folder / self.main(results), self.folder / "ranks")]
+        model_folder = self.folder / self.main(results)
+        words.append(describe_outcome(model_folder, self.folder / "ranks"))
+        if args.show_users:
+            words.append(show_recommendations(model_folder, self.splits["test"], self.data.items, args.show_users))
+        return words
 
     def main(self, results: Mapping[str, dict]) -> str:
         """The stage that the run is about."""
         return self.main_stage if self.main_stage in results else list(results)[-1]
 
-    def finish_cards(self, results: Mapping[str, dict], data: Any) -> None:
+    def finish_cards(self, results: Mapping[str, dict]) -> None:
         """Data and test results, in the cards of all stages."""
         args = self.stage_args
         finish_cards(
@@ -250,7 +255,7 @@ class TitleRecipe:
             self.main(results),
             results,
             {name: stage.label for name, stage in self.plan.items()},
-            describe_source(data, self.data_args, self.data_args.split),
+            describe_source(self.data, self.data_args),
             {
                 "users": len(self.splits["test"]),
                 "beams": args.eval_num_beams,

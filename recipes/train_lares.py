@@ -28,6 +28,7 @@ from lares_stages import DEPTHS, SELECTION, LaresStage, make_trainer, plan, star
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from sequential_arguments import SequentialDataArguments
 from sequential_setup import SequentialSetup
+from showing import show_recommendations
 from train_sequential import check_metric
 from training_stages import check_stages, close, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
@@ -121,7 +122,11 @@ class LaresRecipe:
         )
         labels = {name: self.plan[name].label for name in results}
         outcome = describe_outcome(self.folder / self.main(results), self.folder / "ranks", has_processor=False)
-        return f"{report(self.folder, labels, header, self.columns())}\n\n{outcome}"
+        words = [report(self.folder, labels, header, self.columns()), outcome]
+        if self.stage_args.show_users:
+            model_folder, test = self.folder / self.main(results), self.setup.splits["test"]
+            words.append(show_recommendations(model_folder, test, self.setup.data.items, self.stage_args.show_users))
+        return "\n\n".join(words)
 
     def main(self, results: Mapping[str, dict]) -> str:
         """The stage that the run is about."""
@@ -134,7 +139,7 @@ class LaresRecipe:
             self.main(results),
             results,
             {name: stage.label for name, stage in self.plan.items()},
-            describe_source(self.setup.data, self.data_args, self.data_args.split),
+            describe_source(self.setup.data, self.data_args),
             {
                 "users": len(self.setup.test.examples),
                 "initial states (the metrics are means over them)": self.stage_args.eval_seeds,

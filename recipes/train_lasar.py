@@ -27,6 +27,7 @@ from lasar_arguments import CoTArguments, LasarConfig, LasarModelArguments, Lasa
 from lasar_evaluation import evaluate_stage, make_evaluators, report, save_history
 from lasar_stages import ANCHORS, LasarStage, code_processor, make_trainer, plan, starting_model
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
+from showing import show_recommendations
 from training_setup import DataArguments, load_splits, some_users
 from training_stages import check_stages, close, describe_data, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
@@ -158,11 +159,15 @@ class LasarRecipe:
         users, all_users = len(some_users(self.splits["test"], args.eval_users)), len(self.splits["test"])
         who = f"{users:,} users" if users == all_users else f"{users:,} of {all_users:,} users drawn at random"
         header = (
-            f"\nTest, leave-one-out, {who}, whole catalog, {args.eval_num_beams} beams, seed {self.args.seed}, "
-            "mean N: thoughts of a user"
+            f"\nTest, {self.data_args.split}, {who}, whole catalog, {args.eval_num_beams} beams, "
+            f"seed {self.args.seed}, mean N: thoughts of a user"
         )
         tables = report(results, {name: self.plan[name].label for name in results}, header)
-        return "\n\n".join([tables, describe_outcome(self.folder / self.main(results), self.folder / "ranks")])
+        model_folder = self.folder / self.main(results)
+        words = [tables, describe_outcome(model_folder, self.folder / "ranks")]
+        if args.show_users:
+            words.append(show_recommendations(model_folder, self.splits["test"], self.data.items, args.show_users))
+        return "\n\n".join(words)
 
     def main(self, results: Mapping[str, dict]) -> str:
         """The stage that the run is about."""

@@ -27,6 +27,7 @@ from sequential_arguments import (
 )
 from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan
+from showing import show_recommendations
 from training_setup import HelpFormatter
 from training_stages import check_stages, close, describe_outcome, evaluate_protocols, report, run_stages, trained
 from trl import TrlParser
@@ -104,7 +105,11 @@ class SequentialRecipe:
         columns = [f"{metric}@{k}" for k in self.test_args.cutoffs for metric in ("HR", "NDCG")]
         tables = report(results, {name: self.plan[name].label for name in results}, header, columns)
         outcome = describe_outcome(self.folder / self.names[-1], self.folder / "ranks", has_processor=False)
-        return f"{tables}\n\n{outcome}"
+        words = [tables, outcome]
+        if self.test_args.show_users:
+            model_folder, test = self.folder / self.names[-1], self.setup.splits["test"]
+            words.append(show_recommendations(model_folder, test, self.setup.data.items, self.test_args.show_users))
+        return "\n\n".join(words)
 
     def finish_cards(self, results: Mapping[str, dict]) -> None:
         """Data and test results, in the cards of all models."""
@@ -113,7 +118,7 @@ class SequentialRecipe:
             self.names[-1],
             results,
             {name: stage.label for name, stage in self.plan.items()},
-            describe_source(self.setup.data, self.data_args, self.data_args.split),
+            describe_source(self.setup.data, self.data_args),
             {"users": len(self.setup.test.examples), "seed": self.args.seed},
         )
 

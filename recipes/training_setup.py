@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_latentrec.data import RecData
 
 
+SPLIT_WAYS = ("leave_one_out", "temporal", "published")
 BACKBONES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
 
 
@@ -30,6 +31,20 @@ class InteractionArguments:
     data_dir: str | None = field(
         default=None,
         metadata={"help": "Folder or file with interactions; the synthetic data set if not given."},
+    )
+    min_rating: float | None = field(
+        default=None, metadata={"help": "Keep only interactions that are rated so high or higher; default: all."}
+    )
+    k_core: int | None = field(
+        default=None,
+        metadata={"help": "Then keep only users and items with so many interactions each, iterated; default: all."},
+    )
+    split: str = field(
+        default="leave_one_out",
+        metadata={
+            "help": "'leave_one_out'; 'temporal', 8:1:1 by time; or 'published', as the data's own column says.",
+            "choices": list(SPLIT_WAYS),
+        },
     )
     max_history: int = field(default=20, metadata={"help": "Newest items of a history that a model reads."})
     window_stride: int = field(
@@ -92,16 +107,13 @@ class ScratchArguments:
     )
 
 
-def load_splits(
-    args: InteractionArguments, split: str = "leave_one_out", *, item_tokenization: str | None = None
-) -> tuple[RecData, DatasetDict]:
+def load_splits(args: InteractionArguments, *, item_tokenization: str | None = None) -> tuple[RecData, DatasetDict]:
     """
     Interactions and items, and their split.
 
     Args:
-        args (`InteractionArguments`): where the data are; `on_short` applies to leave-one-out alone.
-        split (`str`, *optional*, defaults to `"leave_one_out"`): or `"temporal"` (8:1:1 by time), or `"published"`
-            (the data's own).
+        args (`InteractionArguments`): where the data are, what is kept of them, and how they are split; `on_short`
+            applies to leave-one-out alone.
         item_tokenization (`str`, *optional*): what answers are made of, which the items must have: `"semantic_id"` or
             `"title"`. For models of item ids, nothing.
 
@@ -109,8 +121,10 @@ def load_splits(
         `tuple`: the data, and examples `train`, `validation`, `test`.
     """
     from hf_latentrec.data import (
+        k_core,
         load_data,
         make_synthetic,
+        min_rating,
         split_leave_one_out,
         split_published,
         split_temporal,
@@ -124,14 +138,18 @@ def load_splits(
             f"{args.data_dir}: items have no column {item_tokenization!r} (columns: {data.items.column_names}), but "
             "the answers of this recipe are made of it; use data that has it"
         )
+    if args.min_rating is not None:
+        data = min_rating(data, args.min_rating)
+    if args.k_core is not None:
+        data = k_core(data, args.k_core)
     ways = {
         "leave_one_out": partial(split_leave_one_out, on_short=args.on_short),
         "temporal": split_temporal,
         "published": split_published,
     }
-    if split not in ways:
-        raise ValueError(f"split is {split!r}; choose one of {list(ways)}")
-    return data, ways[split](data, max_history=args.max_history, window_stride=args.window_stride)
+    if args.split not in ways:  # argparse sees no config file
+        raise ValueError(f"split is {args.split!r}; choose one of {list(ways)}")
+    return data, ways[args.split](data, max_history=args.max_history, window_stride=args.window_stride)
 
 
 def some_users(examples: Dataset, num_users: int | None) -> Dataset:

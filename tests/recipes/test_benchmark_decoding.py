@@ -16,12 +16,12 @@ from hf_latentrec import ItemTrie
 # The benchmarks import their neighbours, as scripts do that are run by their path.
 sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 
-import benchmark_data  # noqa: E402
+import benchmark_catalogs  # noqa: E402
 import benchmark_decoding  # noqa: E402
 import benchmark_ways  # noqa: E402
 
 
-VOCABULARY = benchmark_data.Vocabulary(3_000)
+VOCABULARY = benchmark_catalogs.Vocabulary(3_000)
 TINY = ["--hidden_size=16", "--num_layers=1", "--vocab_size=3000", "--batch_size=2", "--num_beams=5", "--repeats=1"]
 
 
@@ -35,7 +35,7 @@ def run(capsys, *arguments):
 def task():
     """Two prompts over a made catalog of 60 items of three codes."""
     codes = np.unique(np.random.default_rng(0).integers(0, 8, (70, 3)), axis=0) + [16, 24, 32]
-    prompts = benchmark_data.pad_left([[5, 6, 7, 8], [9, 10]], VOCABULARY.pad, 5)
+    prompts = benchmark_catalogs.pad_left([[5, 6, 7, 8], [9, 10]], VOCABULARY.pad, 5)
     return benchmark_ways.Task(*prompts, codes.tolist(), num_beams=4, pad=VOCABULARY.pad)
 
 
@@ -46,7 +46,7 @@ def title_task():
     titles = {(int(rng.integers(5)), *rng.integers(5, 9, rng.integers(1, 5)).tolist()) for _ in range(60)}
     titles |= {(*title, 9, *rng.integers(5, 9, 2).tolist()) for title in sorted(titles)[::2]}
     sequences = [[*title, VOCABULARY.terminal] for title in sorted(titles)]
-    prompts = benchmark_data.pad_left([[5, 6, 7, 8], [9, 10]], VOCABULARY.pad, 5)
+    prompts = benchmark_catalogs.pad_left([[5, 6, 7, 8], [9, 10]], VOCABULARY.pad, 5)
     return benchmark_ways.Task(*prompts, sequences, 4, VOCABULARY.pad, VOCABULARY.terminal)
 
 
@@ -90,7 +90,7 @@ def test_real_titles(capsys, real_data_dir, qwen3_tokenizer_dir):
     arguments = benchmark_decoding.parse_arguments(
         ["--data_dir", str(folder), "--tokenizer", str(qwen3_tokenizer_dir)]
     )
-    task = benchmark_decoding.title_task(arguments, benchmark_data.Vocabulary(arguments.vocab_size))
+    task = benchmark_decoding.title_task(arguments, benchmark_catalogs.Vocabulary(arguments.vocab_size))
     printed = capsys.readouterr().out
     assert (
         "amazon_industrial_2018: 3,686 items; of 28.5 tokens, 3.3 are a choice, and an item is known after 6.1"
@@ -115,7 +115,7 @@ def test_missing_data_is_an_error(tmp_path, capsys):
 
 
 def test_made_codes_have_the_sizes_of_beauty():
-    catalog = benchmark_data.make_beauty(VOCABULARY)
+    catalog = benchmark_catalogs.make_beauty(VOCABULARY)
     codes = np.array(catalog.sequences)
     assert codes.shape == (12_101, 4)
     assert tuple(len(np.unique(codes[:, :depth], axis=0)) for depth in (1, 2, 3, 4)) == (197, 7_931, 11_696, 12_088)
@@ -123,7 +123,7 @@ def test_made_codes_have_the_sizes_of_beauty():
 
 
 def test_made_titles_have_the_shape_of_industrial():
-    catalog = benchmark_data.make_industrial(benchmark_data.Vocabulary(152_960))
+    catalog = benchmark_catalogs.make_industrial(benchmark_catalogs.Vocabulary(152_960))
     trie = ItemTrie.from_sequences(catalog.sequences)
     assert trie.num_items == 3_686 and trie.max_depth <= 83
     lengths, choices, known_after = [], [], []
@@ -137,23 +137,23 @@ def test_made_titles_have_the_shape_of_industrial():
     assert np.mean(lengths) == pytest.approx(28.7, abs=2)
     assert np.mean(choices) == pytest.approx(3.3, abs=0.5)
     assert np.mean(known_after) == pytest.approx(6.1, abs=1.5)
-    description = benchmark_data.describe(trie, catalog.sequences)
+    description = benchmark_catalogs.describe(trie, catalog.sequences)
     assert description.startswith("3,686 items; of 28.") and " 3.2 are a choice" in description
 
 
 def test_prompts_hold_the_newest_of_a_history():
     sequences = [[10 * item + level for level in range(4)] for item in range(6)]
-    catalog = benchmark_data.Catalog("", sequences, histories=[[0, 1, 2, 3], [4, 5], [1]])
-    input_ids, mask = benchmark_data.code_prompts(catalog, VOCABULARY, batch_size=2, prompt_length=10)
+    catalog = benchmark_catalogs.Catalog("", sequences, histories=[[0, 1, 2, 3], [4, 5], [1]])
+    input_ids, mask = benchmark_catalogs.code_prompts(catalog, VOCABULARY, batch_size=2, prompt_length=10)
     rows = {tuple(row[keep.bool()].tolist()) for row, keep in zip(input_ids, mask, strict=True)}
     assert rows == {(12, 13, 20, 21, 22, 23, 30, 31, 32, 33)[-10:], (40, 41, 42, 43, 50, 51, 52, 53)}
     assert input_ids.shape == (2, 10) and (input_ids[mask == 0] == VOCABULARY.pad).all()
 
-    input_ids, mask = benchmark_data.title_prompts(catalog, VOCABULARY, batch_size=1, num_titles=3)
+    input_ids, mask = benchmark_catalogs.title_prompts(catalog, VOCABULARY, batch_size=1, num_titles=3)
     separator = VOCABULARY.separator
     assert input_ids.tolist() == [[10, 11, 12, separator, 20, 21, 22, separator, 30, 31, 32, separator]]
     with pytest.raises(ValueError, match="1 users have at least 3 items, but the batch has 2"):
-        benchmark_data.title_prompts(catalog, VOCABULARY, batch_size=2, num_titles=3)
+        benchmark_catalogs.title_prompts(catalog, VOCABULARY, batch_size=2, num_titles=3)
 
 
 @pytest.mark.parametrize("catalog", ["task", "title_task"])

@@ -369,7 +369,7 @@ def test_training_windows_do_not_change_what_is_tested(data_dir, models, tmp_pat
 def test_several_examples_of_a_user_are_told_apart(data_dir, models, tmp_path):
     from training_setup import load_splits
 
-    _, splits = load_splits(DataArguments(data_dir=str(data_dir), max_history=8), "temporal")
+    _, splits = load_splits(DataArguments(data_dir=str(data_dir), max_history=8, split="temporal"))
     users = splits["test"]["user_id"][:]
     assert len(set(users)) < len(users)
     model = AutoModel.from_pretrained(models / "popularity")

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 import train_lasar as recipe  # noqa: E402
 from lasar_anchors import with_text  # noqa: E402
 from lasar_evaluation import report, some_users  # noqa: E402
-from lasar_stages import DEFAULT_STAGES, plan  # noqa: E402
+from lasar_stages import DEFAULT_STAGES, code_levels, plan  # noqa: E402
 
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
@@ -86,6 +86,13 @@ def test_metrics_are_those_of_the_ranks(out):
     assert saved(out, "grpo_control", "test_metrics.json")["nothing filtered"]["mean N"] == 0
     processor = AutoProcessor.from_pretrained(out / "grpo")
     assert ranks.metadata["split_fingerprint"] == processor.split_fingerprint and len(processor.catalog) == 20
+
+
+def test_codes_without_codebooks_bring_no_tokens_but_those_in_use(data_dir, out):
+    assert code_levels(None) == code_levels(str(data_dir)) == []
+    tokenizer = AutoProcessor.from_pretrained(out / "stage1").tokenizer
+    codes = {token for codes in json.loads((data_dir / "Toy.index.json").read_text()).values() for token in codes}
+    assert len(tokenizer) == 258 + len(codes) + 3
 
 
 def test_models_have_the_thoughts_of_their_stages(ablations):
