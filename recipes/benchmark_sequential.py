@@ -194,8 +194,7 @@ def measure_sequential(
 
     def packed_batch(chunk: list[int]) -> dict[str, torch.Tensor]:
         batch = collate([dataset[row] for row in chunk])
-        batch.pop("user_ids")
-        return batch
+        return {name: value for name, value in batch.items() if name not in ("user_ids", "sample_users")}
 
     in_order = sorted(chunks[0], key=lambda row: len(dataset[row]["input_ids"]), reverse=True)
     same_samples = np.concatenate([dataset[row]["samples"] for row in in_order])

@@ -43,7 +43,8 @@ class SequenceCollator:
     Returns (when called with a list of rows):
         `dict`: `input_ids`, `labels` and, packed, `position_ids` [R, W]; `user_ids`; with views `view_input_ids` and,
         packed, `view_position_ids` [V, W], and `view_index` [views * G]: where in these rows, end to end, the states
-        are that are compared, one view after the other, each in the order of the G targets in `labels`.
+        are that are compared, one view after the other, each in the order of the G targets in `labels`; and
+        `sample_users` [G], a number for the user of each of these targets.
     """
 
     def __init__(self, dataset: SequenceDataset, views: Sequence[View | None] = (), seed: int = 0):
@@ -62,6 +63,8 @@ class SequenceCollator:
             **layout.inputs(),
             "labels": layout.filled(np.concatenate([row["labels"] for row in rows]), IGNORE_INDEX),
         }
+        users, counts = zip(*((row["user_number"], len(row["samples"])) for row in rows), strict=True)
+        batch["sample_users"] = torch.from_numpy(np.repeat(users, counts))
         if self.views:
             samples = np.concatenate([row["samples"] for row in rows])
             batch |= _stack([self._view(view, layout, batch["labels"], samples) for view in self.views])

@@ -72,6 +72,7 @@ class SequenceDataset:
             )
         self.packed, self.max_history, self.items_fingerprint = packed, max_history, items.fingerprint
         self.user_ids: list[str] = rows["user_id"].to_list()
+        self._user_number = rows["user_id"].rank("dense").to_numpy().astype(np.int64)
         length = rows["items"].list.len().to_numpy().astype(np.int64)
         if (length < 2).any():
             row = int(np.argmin(length))
@@ -113,7 +114,10 @@ class SequenceDataset:
         return self.items[self._target_at]
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        """`input_ids` and `labels` [n] int64 (-100: no target), `samples` [targets] int64, `user_id`."""
+        """
+        `input_ids` and `labels` [n] int64 (-100: no target), `samples` [targets] int64, `user_id`, and `user_number`,
+        the same in all rows of a user.
+        """
         row = range(len(self))[row]  # also from the end; an IndexError beyond
         start, stop = self.offsets[row], self.offsets[row + 1]
         following = self.items[start + 1 : stop]
@@ -122,6 +126,7 @@ class SequenceDataset:
             "labels": np.where(self._is_target[start + 1 : stop], following, IGNORE_INDEX),
             "samples": np.arange(self._first_sample[row], self._first_sample[row + 1]),
             "user_id": self.user_ids[row],
+            "user_number": self._user_number[row],
         }
 
     def prefix(self, sample: int) -> np.ndarray:

@@ -23,6 +23,10 @@ class SequentialTrainingConfig(RecConfig):
         contrastive_weight (`float`, *optional*, defaults to 0.1): its weight.
         temperature (`float`, *optional*, defaults to 1.0): similarities are divided by it.
         similarity (`str`, *optional*, defaults to `"dot"`): `"dot"` or `"cosine"`.
+        same_user_negatives (`bool`, *optional*, defaults to `False`):
+            Whether the other samples of a user in a batch are negatives of contrastive losses, too. A packed row
+            brings all prefixes of a history into one batch; of samples drawn one by one, as published, hardly two are
+            of one user.
 
     A batch of `per_device_train_batch_size` rows holds that many histories of a packed data set, with all their
     targets. `learning_rate` is 1e-3 and `lr_scheduler_type` `"constant"` by default.
@@ -44,6 +48,9 @@ class SequentialTrainingConfig(RecConfig):
     temperature: float = field(default=1.0, metadata={"help": "What similarities are divided by."})
     similarity: str = field(
         default="dot", metadata={"help": "What contrastive losses compare by.", "choices": list(SIMILARITIES)}
+    )
+    same_user_negatives: bool = field(
+        default=False, metadata={"help": "Contrast a user's samples with each other, too, where they share a batch."}
     )
 
     def __post_init__(self):

@@ -87,20 +87,26 @@ class SequentialTrainer(RecTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Any]:
         """The model's own losses and the contrastive ones."""
+        users = self.take_users(inputs)
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         terms = {"recommendation": outputs.loss, **(outputs.auxiliary_losses or {})}
         if outputs.contrasts is not None:  # ReaRec's PRL
-            found = torch.stack([contrast(*pair).sum() for pair in outputs.contrasts]).mean() / num_items_in_batch
+            losses = torch.stack([contrast(*pair, users).sum() for pair in outputs.contrasts])
             weight = self.accelerator.unwrap_model(model).config.contrastive_weight
-            terms["thought_contrastive"] = weight * found
+            terms["thought_contrastive"] = weight * losses.mean() / num_items_in_batch
         if outputs.view_states is not None:
-            similarities = self.compare(*outputs.view_states.chunk(2)).sum() / num_items_in_batch
+            similarities = self.compare(*outputs.view_states.chunk(2), users).sum() / num_items_in_batch
             terms["contrastive"] = self.args.contrastive_weight * similarities
         return terms, outputs
 
-    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def take_users(self, inputs: dict[str, Any]) -> torch.Tensor | None:
+        """Removes the users of the samples [G] from a batch; None where their samples are negatives of each other."""
+        users = inputs.pop("sample_users", None)
+        return None if self.args.same_user_negatives else users
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor, users: torch.Tensor | None) -> torch.Tensor:
         """Contrastive loss of each sample between states [G, D] of two views."""
-        return info_nce(first, second, self.args.temperature, self.args.similarity)
+        return info_nce(first, second, self.args.temperature, self.args.similarity, users)
 
 
 __all__ = ["SequentialTrainer"]

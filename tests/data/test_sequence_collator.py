@@ -67,7 +67,7 @@ def test_a_batch_holds_its_rows(packed):
     assert ("position_ids" in batch) == packed and batch["input_ids"].shape[1] == MAX_HISTORY
     if packed:  # 21 items in rows of 4, the longest first
         assert len(batch["input_ids"]) < len(rows) and batch["input_ids"].ne(0).float().mean() > 0.75
-    assert set(batch) == {"input_ids", "labels", "user_ids"} | ({"position_ids"} if packed else set())
+    assert set(batch) == {"input_ids", "labels", "user_ids", "sample_users"} | ({"position_ids"} if packed else set())
 
 
 def test_users_stand_in_the_order_of_the_labels():
@@ -75,6 +75,8 @@ def test_users_stand_in_the_order_of_the_labels():
     batch = SequenceCollator(dataset)([dataset[row] for row in (0, 1, 2)])
     assert batch["user_ids"] == ["u1", "u0", "u2"]
     assert [target for _, target in samples_of(batch)] == [4, 5, 6, 2, 2]
+    first, second, third, *others = batch["sample_users"].tolist()
+    assert first == second == third and len({first, *others}) == 3
 
 
 def test_a_batch_is_no_wider_than_it_must_be():

@@ -89,6 +89,13 @@ def test_rows_by_number(packed):
             dataset[row]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_of_a_user_have_a_number_in_common(packed):
+    rows = list(make_dataset(packed, max_history=2))
+    pairs = {(row["user_number"], row["user_id"]) for row in rows}
+    assert len(rows) > len(pairs) == len({number for number, _ in pairs}) == len(set(make_examples()["user_id"]))
+
+
 def same_targets() -> dict[int, list[int]]:
     groups = defaultdict(list)
     for sample, target in enumerate(make_examples()["target"]):

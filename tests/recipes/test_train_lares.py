@@ -243,5 +243,5 @@ def test_configs_parse(config):
 
 def test_there_is_a_config_for_each_data_set():
     assert {path.stem for path in CONFIGS.glob("lares_*.yaml")} == {
-        "lares_beauty", "lares_instruments", "lares_movielens", "lares_sports",
+        "lares_beauty", "lares_instruments", "lares_movielens", "lares_scientific", "lares_sports",
     }  # fmt: skip

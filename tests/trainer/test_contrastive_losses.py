@@ -40,6 +40,17 @@ def test_one_sample_has_nothing_to_be_confused_with():
     assert info_nce(torch.randn(1, 3), torch.randn(1, 3)).tolist() == [0]
 
 
+def test_samples_of_a_user_are_no_negatives_of_each_other():
+    first, second = torch.randn(2, 5, 3)
+    users = torch.tensor([7, 3, 7, 7, 0])
+    losses = info_nce(first, second, users=users)
+    torch.testing.assert_close(losses.sum(), written_out.info_nce(first, second, users=users.tolist()))
+    assert (losses[[0, 2, 3]] < info_nce(first, second)[[0, 2, 3]]).all()
+    torch.testing.assert_close(losses[[1, 4]], info_nce(first, second)[[1, 4]])
+    there, back = contrast(first, second, users), contrast(second, first, users)
+    torch.testing.assert_close((there + back) / 2, losses)
+
+
 def test_half_precision_is_compared_in_float32():
     first, second = torch.randn(2, 5, 3).bfloat16()
     losses = info_nce(first, second)

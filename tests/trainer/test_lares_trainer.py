@@ -21,11 +21,22 @@ from tests.trainer.sequential_runs import (
 )
 
 
+@pytest.mark.parametrize("same_user_negatives", [False, True])
 @pytest.mark.parametrize(("aggregation", "same_target"), [("add", True), ("concat", False)])
-def test_a_packed_batch_is_its_histories_one_by_one(tmp_path, monkeypatch, aggregation, same_target):
+def test_a_packed_batch_is_its_histories_one_by_one(
+    tmp_path, monkeypatch, aggregation, same_target, same_user_negatives
+):
     """All terms of Eq. 10 and their gradients: every prefix in a pass of its own from the same T_0."""
     model = make_model("lares", aggregation=aggregation)
-    trainer = make_trainer(tmp_path, "lares", model, tla_weight=0.3, sla_weight=0.7, same_target=same_target)
+    trainer = make_trainer(
+        tmp_path,
+        "lares",
+        model,
+        tla_weight=0.3,
+        sla_weight=0.7,
+        same_target=same_target,
+        same_user_negatives=same_user_negatives,
+    )
     monkeypatch.setattr(trainer, "draw_depths", lambda: {"num_steps": 3, "view_num_steps": 2, "intermediate_step": 1})
     batch = whole_batch(trainer)
     initial_state = 3 * torch.randn(*batch["input_ids"].shape, 8)
@@ -45,7 +56,9 @@ def test_a_packed_batch_is_its_histories_one_by_one(tmp_path, monkeypatch, aggre
         for items, row, slots in prefixes(batch["view_input_ids"], batch["view_position_ids"], batch["view_index"])
     ]
     views = trajectories[: len(samples)], trajectories[len(samples) :]
-    tla, sla = written_out.info_nce(*views), written_out.info_nce(first_steps, last_steps)
+    users = None if same_user_negatives else batch["sample_users"].tolist()
+    tla = written_out.info_nce(*views, users=users)
+    sla = written_out.info_nce(first_steps, last_steps, users=users)
     expected = (total + 0.3 * tla + 0.7 * sla) / len(samples)
 
     inputs = {**batch, "initial_state": initial_state, "view_initial_state": view_state}
@@ -69,6 +82,7 @@ def test_the_two_trajectories(tmp_path, same_target):
     for (items, *_, target), other in zip(samples, second, strict=True):
         others = [history for history, found in expected_samples() if found == target and history != items]
         assert other in (others if same_target and others else [items])
+    batch.pop("sample_users")
     outputs = trainer.model(**batch, num_steps=2)
     one, other = outputs.view_states.chunk(2)
     assert ((one - other).abs().amax(-1) > 1e-3).all()

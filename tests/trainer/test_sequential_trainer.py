@@ -24,11 +24,17 @@ from tests.trainer.sequential_runs import (
 )
 
 
+@pytest.mark.parametrize("same_user_negatives", [False, True])
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-def test_a_packed_batch_is_its_histories_one_by_one(tmp_path, similarity):
+def test_a_packed_batch_is_its_histories_one_by_one(tmp_path, similarity, same_user_negatives):
     """DuoRec's loss and gradients: every prefix in a pass of its own, and a partner with the same target."""
     trainer = make_trainer(
-        tmp_path, contrastive="duorec", contrastive_weight=0.3, temperature=0.5, similarity=similarity
+        tmp_path,
+        contrastive="duorec",
+        contrastive_weight=0.3,
+        temperature=0.5,
+        similarity=similarity,
+        same_user_negatives=same_user_negatives,
     )
     batch, model = whole_batch(trainer), trainer.model
     samples = samples_of(batch)
@@ -46,7 +52,8 @@ def test_a_packed_batch_is_its_histories_one_by_one(tmp_path, similarity):
     states = [[written_out.sasrec_state(model, items) for items in view] for view in (first, second)]
     if similarity == "cosine":
         states = [[state / state.square().sum().sqrt() for state in view] for view in states]
-    expected = (total + 0.3 * written_out.info_nce(*states, temperature=0.5)) / len(samples)
+    users = None if same_user_negatives else batch["sample_users"].tolist()
+    expected = (total + 0.3 * written_out.info_nce(*states, 0.5, users)) / len(samples)
     loss = trainer.compute_loss(model, batch)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     check_gradients(loss, expected, model)

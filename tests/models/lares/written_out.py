@@ -91,12 +91,19 @@ def item_loss(state_D: torch.Tensor, item_weight: torch.Tensor, target: int) -> 
     return -(weights[target - 1] / sum(weights)).log()
 
 
-def info_nce(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], temperature: float = 1.0) -> torch.Tensor:
-    """Sum over samples of Eq. 8 or 9, with the dot product."""
+def info_nce(
+    first: Sequence[torch.Tensor],
+    second: Sequence[torch.Tensor],
+    temperature: float = 1.0,
+    users: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Sum over samples of Eq. 8 or 9, with the dot product; with `users`, without other samples of the same user."""
+    users = range(len(first)) if users is None else users
 
     def one_way(x_D: torch.Tensor, own: int, others: Sequence[torch.Tensor]) -> torch.Tensor:
         weights = [(x_D @ y_D / temperature).exp() for y_D in others]
-        return -(weights[own] / sum(weights)).log()
+        counted = [weight for p, weight in enumerate(weights) if p == own or users[p] != users[own]]
+        return -(weights[own] / sum(counted)).log()
 
     return sum(
         (one_way(x_D, g, second) + one_way(y_D, g, first)) / 2
