@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SELECTION, DEPTHS = "selection", "depths"  # among the stages, but nothing is trained
 DEFAULT_STAGES = ("spt_no_alignment", "spt", "rpt", DEPTHS)
+ANY_RANK = 2**31  # a cutoff beyond every catalog
 MOST_STEPS = 8  # of the stages spt_steps_1, spt_steps_2, ...
 
 
@@ -75,6 +76,8 @@ def plan(mean_steps: int = 4) -> dict[str, LaresStage]:
         rpt("rpt_top", "RPT, top-ranked policy", policy="top"),
         rpt("rpt_ndcg", "RPT, rewarded by NDCG", reward="ndcg"),
         rpt("rpt_all_samples", "RPT, all samples", selects=False),
+        # The control of RPT: every rollout is rewarded alike, so that the divergence alone teaches
+        rpt("rpt_no_reward", "RPT without reward", reward_k=ANY_RANK),
         # Fig. 3
         *(spt(f"spt_steps_{k}", f"SPT, {k} steps", {"mean_steps": k}) for k in depths),
         *(rpt(f"rpt_steps_{k}", f"LARES, {k} steps", f"spt_steps_{k}", k) for k in depths),

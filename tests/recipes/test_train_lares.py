@@ -37,7 +37,7 @@ DEPTHS = ["--depth_steps", "1", "3", "5"]
 ONE_PROTOCOL = ["--eval_protocols", "nothing filtered"]
 ABLATIONS = [
     "spt_no_sla", "spt_no_tla", "spt_no_alignment", "spt_fixed_depth", "spt_no_pre_block", "spt_steps_2", "rpt_hybrid",
-    "rpt_ndcg", "rpt_all_samples", "rpt_steps_2",
+    "rpt_ndcg", "rpt_all_samples", "rpt_no_reward", "rpt_steps_2",
 ]  # fmt: skip
 
 
@@ -118,6 +118,12 @@ def test_settings_reach_the_trainers(ablations):
     assert [configs[stage].num_pre_layers for stage in ("spt_no_sla", "spt_no_pre_block")] == [1, 0]
     assert [configs[stage].mean_steps for stage in ("spt_no_sla", "spt_steps_2", "rpt_steps_2")] == [3, 2, 2]
     assert (ablations / "spt_steps_2" / "selection.safetensors").exists()  # of the model that rpt_steps_2 starts from
+
+
+def test_the_control_of_post_training_rewards_all_rankings_alike(ablations):
+    states = (ablations / "rpt_no_reward").glob("checkpoint-*/trainer_state.json")
+    logs = [log for state in states for log in json.loads(state.read_text())["log_history"] if "reward" in log]
+    assert logs and all(log["reward"] == 1 and log["reward_std"] == log["loss/policy"] == 0 < log["kl"] for log in logs)
 
 
 def test_depths_are_tested_drawn_and_kept(out, data_dir, capsys):
