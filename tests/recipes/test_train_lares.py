@@ -123,7 +123,8 @@ def test_settings_reach_the_trainers(ablations):
 def test_the_control_of_post_training_rewards_all_rankings_alike(ablations):
     states = (ablations / "rpt_no_reward").glob("checkpoint-*/trainer_state.json")
     logs = [log for state in states for log in json.loads(state.read_text())["log_history"] if "reward" in log]
-    assert logs and all(log["reward"] == 1 and log["reward_std"] == log["loss/policy"] == 0 < log["kl"] for log in logs)
+    assert logs
+    assert all(log["reward"] == 1 and log["reward_std"] == log["loss/policy"] == 0 < log["kl"] for log in logs)
 
 
 def test_depths_are_tested_drawn_and_kept(out, data_dir, capsys):
