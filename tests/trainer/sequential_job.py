@@ -13,10 +13,11 @@ from pathlib import Path
 from accelerate import PartialState
 from safetensors.torch import save_file
 
+from hf_latentrec.data import SequenceDataset
 from hf_latentrec.models.lares.sequential_recommender import SequentialRecommender
-from tests.models.lares.toy_models import MAX_HISTORY, make_model
+from tests.models.lares.toy_models import MAX_HISTORY, make_items, make_model
 from tests.models.sequential import toy_baselines
-from tests.trainer.sequential_runs import make_dataset, make_trainer
+from tests.trainer.sequential_runs import make_examples, make_trainer
 
 
 CONTRASTIVE = ("duorec", "cl4srec")
@@ -55,7 +56,8 @@ def run(algorithm: str, out: Path) -> None:
         settings |= {"tla_weight": 0.5, "sla_weight": 0.5}
     elif algorithm in CONTRASTIVE:
         settings |= {"contrastive": algorithm, "contrastive_weight": 0.5, "similarity": "cosine", "temperature": 0.5}
-    dataset = make_dataset(model.causal, SEQUENCES)
+    # A user has several rows, on both processes: samples of a user are no negatives of each other, wherever they are.
+    dataset = SequenceDataset(make_examples(SEQUENCES, 3), make_items(), MAX_HISTORY, model.causal)
     trainer = make_trainer(out / "run", "lares" if algorithm == "lares" else "sasrec", model, dataset, **settings)
     trainer.train()
     if trainer.is_world_process_zero():

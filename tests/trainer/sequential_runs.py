@@ -19,11 +19,11 @@ SEQUENCES = [[1, 2, 6], [3, 4, 5, 6], [7, 2], [8, 9, 1, 2, 3, 4, 10], [5, 2], [6
 TRAINERS = {"sasrec": SequentialTrainer, "lares": LaresTrainer}
 
 
-def make_examples(sequences: list[list[int]] = SEQUENCES) -> Dataset:
+def make_examples(sequences: list[list[int]] = SEQUENCES, sequences_of_a_user: int = 1) -> Dataset:
     rows = [(user, items[:end], items[end]) for user, items in enumerate(sequences) for end in range(1, len(items))]
     return Dataset.from_dict(
         {
-            "user_id": [f"u{user}" for user, _, _ in rows],
+            "user_id": [f"u{user // sequences_of_a_user}" for user, _, _ in rows],
             "history": [[f"i{item - 1}" for item in history] for _, history, _ in rows],
             "target": [f"i{target - 1}" for _, _, target in rows],
         }
