@@ -249,7 +249,7 @@ def ranks_of(
             scores = score_block(block)
         before = torch.arange(block.start, block.stop, device=targets.device) < targets[:, None]
         ahead = (scores > target_scores[:, None]) | ((scores == target_scores[:, None]) & before)
-        ranks += ahead.sum(-1)
+        ranks += ahead.sum(-1, dtype=torch.int32)
     return torch.where(target_scores == -torch.inf, 0, ranks)
 
 
@@ -287,6 +287,17 @@ def best_of_groups(
     return members_BM.gather(1, scores_BM.argmax(1, keepdim=True))[:, 0]
 
 
+def row_chunks(num_rows: int, num_items: int, device: torch.device) -> list[slice]:
+    """
+    Slices of rows to rank one after the other, at least one: on a CPU so few rows that their scores stay in a core's
+    cache, elsewhere all of them.
+    """
+    size = CACHED_SCORES // num_items
+    if device.type != "cpu" or size < LEAST_ROWS:
+        size = max(1, num_rows)
+    return [slice(start, min(start + size, num_rows)) for start in range(0, max(1, num_rows), size)]
+
+
 def item_blocks(num_rows: int, num_items: int, block_size: int | None = None) -> list[slice]:
     """Slices of item rows that cover the catalog."""
     if block_size is None:
@@ -296,4 +307,12 @@ def item_blocks(num_rows: int, num_items: int, block_size: int | None = None) ->
     return [slice(start, min(start + block_size, num_items)) for start in range(0, num_items, block_size)]
 
 
-__all__ = ["best_of_groups", "item_blocks", "item_cross_entropy", "item_log_probs", "ranks_of", "top_items"]
+__all__ = [
+    "best_of_groups",
+    "item_blocks",
+    "item_cross_entropy",
+    "item_log_probs",
+    "ranks_of",
+    "row_chunks",
+    "top_items",
+]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .item_scores import Scorer, best_of_groups, item_blocks, ranks_of, top_items
+from .item_scores import Scorer, best_of_groups, item_blocks, ranks_of, row_chunks, top_items
 from .item_table import ITEMS_FILE, ItemTable
 from .sequence_encoders import last_positions
 
@@ -77,16 +77,17 @@ class RecommendingMixin:
         with evaluating(self):
             for start in range(0, len(histories), batch_size):
                 batch = histories[start : start + batch_size]
-                score_block = self._scorer(batch, allowed_I, exclude_seen, encoder_kwargs)
-                scores, rows = top_items(score_block, len(batch), len(items), min(k, len(items)), block_size)
-                recommended += [
-                    [
-                        {"item_id": items.item_ids[row], "title": items.titles[row], "score": score}
-                        for row, score in zip(row_list, score_list, strict=True)
-                        if score != -float("inf")
+                for chunk, score_block in self._scorers(batch, allowed_I, exclude_seen, encoder_kwargs):
+                    num_rows = chunk.stop - chunk.start
+                    scores, rows = top_items(score_block, num_rows, len(items), min(k, len(items)), block_size)
+                    recommended += [
+                        [
+                            {"item_id": items.item_ids[row], "title": items.titles[row], "score": score}
+                            for row, score in zip(row_list, score_list, strict=True)
+                            if score != -float("inf")
+                        ]
+                        for row_list, score_list in zip(rows.tolist(), scores.tolist(), strict=True)
                     ]
-                    for row_list, score_list in zip(rows.tolist(), scores.tolist(), strict=True)
-                ]
         return recommended
 
     @torch.inference_mode()
@@ -158,20 +159,21 @@ class RecommendingMixin:
         items, B = self._require_items(), len(histories)
         if len(targets) != B:
             raise ValueError(f"{type(self).__name__}: {B} histories but {len(targets)} targets; pass one per history")
-        target_rows = torch.from_numpy(items.rows(targets)).to(self.device)
+        target_B = torch.from_numpy(items.rows(targets)).to(self.device)
+        groups = None if item_groups is None else torch.from_numpy(item_groups).to(self.device)
+        rank_B, best_BK = torch.empty_like(target_B), target_B.new_full((B, k), -1)
         with evaluating(self):
-            score_block = self._scorer(histories, self._allowed(None), exclude_seen, encoder_kwargs)
-            if len(blocks := item_blocks(B, len(items), block_size)) == 1:
-                score_block = partial(lambda scores, block: scores, score_block(blocks[0]))
-            if item_groups is not None:
-                groups = torch.from_numpy(item_groups).to(self.device)
-                target_rows = best_of_groups(score_block, target_rows, groups, block_size)
-            rank_B = ranks_of(score_block, target_rows, len(items), block_size)
-            best_BK = np.full((B, k), -1, dtype=np.int64)
-            if k > 0:
-                scores, rows = top_items(score_block, B, len(items), min(k, len(items)), block_size)
-                best_BK[:, : rows.shape[1]] = rows.masked_fill(scores == -torch.inf, -1).cpu().numpy()
-        return rank_B.cpu().numpy(), best_BK
+            for chunk, score_block in self._scorers(histories, self._allowed(None), exclude_seen, encoder_kwargs):
+                target_rows, num_rows = target_B[chunk], chunk.stop - chunk.start
+                if len(blocks := item_blocks(num_rows, len(items), block_size)) == 1:
+                    score_block = partial(lambda scores, block: scores, score_block(blocks[0]))
+                if groups is not None:
+                    target_rows = best_of_groups(score_block, target_rows, groups, block_size)
+                rank_B[chunk] = ranks_of(score_block, target_rows, len(items), block_size)
+                if k > 0:
+                    scores, rows = top_items(score_block, num_rows, len(items), min(k, len(items)), block_size)
+                    best_BK[chunk, : rows.shape[1]] = rows.masked_fill(scores == -torch.inf, -1)
+        return rank_B.cpu().numpy(), best_BK.cpu().numpy()
 
     def encode_histories(self, histories: Sequence[Sequence[str]]) -> torch.Tensor:
         """Item ids to `input_ids` [B, L]; the newest `max_history` items of each history."""
@@ -185,17 +187,30 @@ class RecommendingMixin:
         input_ids[np.arange(lengths.max()) < lengths[:, None]] = flat + 1
         return torch.from_numpy(input_ids).to(self.device)
 
-    def _scorer(self, histories, allowed_I: torch.Tensor, exclude_seen: bool, encoder_kwargs: dict) -> Scorer:
-        """Scores a block of items, -inf for what may not be recommended."""
+    def _scorers(
+        self,
+        histories: Sequence[Sequence[str]],
+        allowed_I: torch.Tensor,
+        exclude_seen: bool,
+        encoder_kwargs: dict,
+    ) -> Iterator[tuple[slice, Scorer]]:
+        """Chunk by chunk which histories are scored together, and what scores a block of items for them."""
         states = self.user_states(histories, **encoder_kwargs)
-        if exclude_seen:
-            users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-            seen = self._require_items().rows([item_id for history in histories for item_id in history])
+        for chunk in row_chunks(len(histories), len(allowed_I), states.device):
+            yield chunk, self._scorer(states[chunk], allowed_I, histories[chunk] if exclude_seen else ())
+
+    def _scorer(
+        self, states: torch.Tensor, allowed_I: torch.Tensor, seen_histories: Sequence[Sequence[str]]
+    ) -> Scorer:
+        """Scores a block of items, -inf for what may not be recommended."""
+        if seen_histories:
+            users = np.repeat(np.arange(len(seen_histories)), [len(history) for history in seen_histories])
+            seen = self._require_items().rows([item_id for history in seen_histories for item_id in history])
             users, seen = torch.from_numpy(users).to(self.device), torch.from_numpy(seen).to(self.device)
 
         def score_block(block: slice) -> torch.Tensor:
             scores = self.score(states, block).float().masked_fill(~allowed_I[block], -torch.inf)
-            if exclude_seen:
+            if seen_histories:
                 inside = (seen >= block.start) & (seen < block.stop)
                 scores[users[inside], seen[inside] - block.start] = -torch.inf
             return scores

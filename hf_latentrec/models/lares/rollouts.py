@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils import ModelOutput
 
-from .item_scores import Scorer, item_log_probs, ranks_of, top_items
+from .item_scores import Scorer, item_log_probs, ranks_of, row_chunks, top_items
 
 
 if TYPE_CHECKING:
@@ -106,13 +106,18 @@ def rank_rollouts(
     num_items = recommender.config.num_items
     last_states = states[:, :, -1].flatten(0, 1)
     targets_of_rollouts = targets.repeat_interleave(num_rollouts)
-    scorer = _scorer(recommender, last_states)
-    ranks = ranks_of(scorer, targets_of_rollouts, num_items).view(num_samples, num_rollouts)
+    ranks = torch.cat(
+        [
+            ranks_of(_scorer(recommender, last_states[chunk]), targets_of_rollouts[chunk], num_items)
+            for chunk in row_chunks(len(last_states), num_items, last_states.device)
+        ]
+    ).view(num_samples, num_rollouts)
     rows = None
     if policy == "top":
         scorer = _scorer(recommender, states.flatten(0, 2))
         rows = top_items(scorer, num_samples * num_rollouts * num_steps, num_items, 1)[1].view(states.shape[:3])
     elif policy == "hybrid":
+        scorer = _scorer(recommender, last_states)
         best_R2 = top_items(scorer, len(last_states), num_items, 2)[1]
         negatives = torch.where(best_R2[:, 0] == targets_of_rollouts, best_R2[:, -1], best_R2[:, 0])
         rows = negatives.view(num_samples, num_rollouts, 1).expand(states.shape[:3])

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from hf_latentrec.models.lares import item_scores
-from hf_latentrec.models.lares.item_scores import item_blocks, item_cross_entropy, item_log_probs, ranks_of, top_items
+from hf_latentrec.models.lares.item_scores import (
+    item_blocks,
+    item_cross_entropy,
+    item_log_probs,
+    ranks_of,
+    row_chunks,
+    top_items,
+)
 
 
 NUM_STATES, NUM_ITEMS, HIDDEN = 7, 11, 5
@@ -141,3 +148,22 @@ def test_blocks_cover_the_catalog():
     ]
     with pytest.raises(ValueError, match="block_size is 0; pass a positive number"):
         item_blocks(4, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_items", "device", "sizes"),
+    [
+        (200, 2**14, "cpu", [64, 64, 64, 8]),
+        (64, 2**14, "cpu", [64]),
+        (200, 2**15, "cpu", [32] * 6 + [8]),
+        (200, 2**15 + 1, "cpu", [200]),  # fewer than 32 rows would be in the cache
+        (200, 2**14, "cuda", [200]),
+        (0, 2**14, "cpu", [0]),
+        (0, 2**20, "cpu", [0]),
+    ],
+)
+def test_chunks_of_rows(num_rows, num_items, device, sizes):
+    chunks = row_chunks(num_rows, num_items, torch.device(device))
+    assert [chunk.stop - chunk.start for chunk in chunks] == sizes
+    assert chunks[0].start == 0 and chunks[-1].stop == num_rows
+    assert all(before.stop == after.start for before, after in zip(chunks, chunks[1:], strict=False))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hf_latentrec import ItemTable, LaresConfig, LaresForSequentialRecommendation
+from hf_latentrec.models.lares import item_scores
 from hf_latentrec.models.lares.rollouts import IGNORE_INDEX
 
 
@@ -71,8 +72,11 @@ def test_log_probabilities_equal_the_loop(model, batch, states):
             torch.testing.assert_close(of_rollout, torch.stack(expected), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 4, 1000])
 @pytest.mark.parametrize("policy", ["target", "hybrid", "top"])
-def test_ranks_and_top_items_equal_the_loop(model, batch, states, policy):
+def test_ranks_and_top_items_equal_the_loop(model, batch, states, policy, rows_at_once, monkeypatch):
+    monkeypatch.setattr(item_scores, "LEAST_ROWS", 1)
+    monkeypatch.setattr(item_scores, "CACHED_SCORES", rows_at_once * NUM_ITEMS)
     output = model(**batch, policy=policy)
     assert output.logps is None and (output.top_items is None) == (policy == "target")
     targets = [int(LABELS[row, place]) - 1 for row, place, _ in SAMPLES]

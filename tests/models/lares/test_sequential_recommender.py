@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModel
 
 from hf_latentrec import SASRecForSequentialRecommendation
+from hf_latentrec.models.lares import item_scores
 from tests.models.lares.toy_models import KINDS, MAX_HISTORY, make_items, make_model
 from tests.models.lares.written_out import item_loss, sasrec_state
 
@@ -143,6 +144,23 @@ def test_blocks_and_batches_change_nothing(model, settings, exclude_seen):
     assert ids(parts) == ids(whole)
     scores, expected = ([item["score"] for user in users for item in user] for users in (parts, whole))
     assert scores == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_chunks_of_histories_change_nothing(model, monkeypatch, rows, exclude_seen):
+    pairs, groups = (HISTORIES, ["i5", "i7", "i11", "i0"]), np.arange(12) // 2
+
+    def outcome() -> list:
+        users = model.recommend(HISTORIES, k=7, exclude_seen=exclude_seen)
+        ranks, best = model.rank_and_recommend(*pairs, 12, exclude_seen=exclude_seen)
+        of_groups = model.rank_targets(*pairs, exclude_seen=exclude_seen, item_groups=groups)
+        return [ids(users), ranks.tolist(), best.tolist(), of_groups.tolist()]
+
+    whole = outcome()
+    monkeypatch.setattr(item_scores, "LEAST_ROWS", 1)
+    monkeypatch.setattr(item_scores, "CACHED_SCORES", rows * 12)
+    assert outcome() == whole
 
 
 def test_a_history_alone_and_among_others(model):
