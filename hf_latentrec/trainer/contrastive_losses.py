@@ -52,10 +52,11 @@ def info_nce(
     first, second = first.float(), second.float()
     if similarity == "cosine":
         first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
-    (all_first, all_second), start = gather_samples(first, second)
-    others = _other_samples_of_the_user(users, start)
-    there = _find_own(first / temperature, all_second, start, others)
-    back = _find_own(second / temperature, all_first, start, others)
+    counts = _sample_counts(first)
+    all_first, all_second = _gather_samples([first, second], counts)
+    others = _other_samples_of_the_user(users, counts)
+    there = _find_own(first / temperature, all_second, _start(counts), others)
+    back = _find_own(second / temperature, all_first, _start(counts), others)
     return (there + back) / 2
 
 
@@ -76,8 +77,10 @@ def contrast(states: torch.Tensor, counterparts: torch.Tensor, users: torch.Tens
         >>> contrast(100 * torch.eye(3), torch.eye(3)).max().item() < 1e-6
         True
     """
-    (all_counterparts,), start = gather_samples(counterparts.float())
-    return _find_own(states.float(), all_counterparts, start, _other_samples_of_the_user(users, start))
+    counts = _sample_counts(states)
+    (all_counterparts,) = _gather_samples([counterparts.float()], counts)
+    others = _other_samples_of_the_user(users, counts)
+    return _find_own(states.float(), all_counterparts, _start(counts), others)
 
 
 def _find_own(
@@ -90,54 +93,49 @@ def _find_own(
     return F.cross_entropy(scores_GP, own, reduction="none")
 
 
-def _other_samples_of_the_user(users: torch.Tensor | None, start: int) -> torch.Tensor | None:
+def _other_samples_of_the_user(users_G: torch.Tensor | None, counts: list[int]) -> torch.Tensor | None:
     """True where a sample of all processes has the user of a sample of this one, but is another sample."""
-    if users is None:
+    if users_G is None:
         return None
-    same_GP = users[:, None] == gather_numbers(users)
-    same_GP.diagonal(start).fill_(False)
+    same_GP = users_G[:, None] == _gather_numbers(users_G, counts)
+    same_GP.diagonal(_start(counts)).fill_(False)
     return same_GP
 
 
-def gather_samples(*views: torch.Tensor) -> tuple[list[torch.Tensor], int]:
-    """
-    Each view of the samples of all processes [P, D], with gradients, and where this process's samples start.
-
-    The processes may hold different numbers of samples.
-    """
-    if not _several_processes():
-        return list(views), 0
-    from torch.distributed.nn.functional import all_gather
-
-    sizes = _sample_counts(views[0])
-    padded = F.pad(torch.stack(views), (0, 0, 0, max(sizes) - len(views[0])))
-    gathered = torch.cat(
-        [part[:, :size] for part, size in zip(all_gather(padded.contiguous()), sizes, strict=True)], dim=1
-    )
-    return list(gathered), sum(sizes[: distributed.get_rank()])
-
-
-def gather_numbers(numbers_G: torch.Tensor) -> torch.Tensor:
-    """A number of each sample of all processes [P], in the order of [`gather_samples`]."""
-    if not _several_processes():
-        return numbers_G
-    sizes = _sample_counts(numbers_G)
-    padded = F.pad(numbers_G, (0, max(sizes) - len(numbers_G)))
-    parts = [torch.empty_like(padded) for _ in sizes]
-    distributed.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-
-
-def _several_processes() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
 def _sample_counts(samples: torch.Tensor) -> list[int]:
-    """Samples of each process."""
+    """Samples of each process; processes may hold different numbers of them."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return [len(samples)]
     count = torch.tensor([len(samples)], device=samples.device)
     counts = [torch.empty_like(count) for _ in range(distributed.get_world_size())]
     distributed.all_gather(counts, count)
     return torch.cat(counts).tolist()
 
 
-__all__ = ["SIMILARITIES", "contrast", "gather_numbers", "gather_samples", "info_nce"]
+def _start(counts: list[int]) -> int:
+    """Where this process's samples start among those of all."""
+    return sum(counts[: distributed.get_rank()]) if len(counts) > 1 else 0
+
+
+def _gather_samples(views: list[torch.Tensor], counts: list[int]) -> list[torch.Tensor]:
+    """Each view of the samples of all processes [P, D], with gradients."""
+    if len(counts) == 1:
+        return views
+    from torch.distributed.nn.functional import all_gather
+
+    padded = F.pad(torch.stack(views), (0, 0, 0, max(counts) - len(views[0])))
+    parts = all_gather(padded.contiguous())
+    return list(torch.cat([part[:, :count] for part, count in zip(parts, counts, strict=True)], dim=1))
+
+
+def _gather_numbers(numbers_G: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """A number of each sample of all processes [P], in the order of [`_gather_samples`]."""
+    if len(counts) == 1:
+        return numbers_G
+    padded = F.pad(numbers_G, (0, max(counts) - len(numbers_G)))
+    parts = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+__all__ = ["SIMILARITIES", "contrast", "info_nce"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_latentrec.trainer.contrastive_losses import contrast, gather_samples, info_nce
+from hf_latentrec.trainer.contrastive_losses import contrast, info_nce
 from tests.models.lares import written_out
 
 
@@ -56,11 +56,6 @@ def test_half_precision_is_compared_in_float32():
     losses = info_nce(first, second)
     assert losses.dtype == torch.float32
     torch.testing.assert_close(losses, info_nce(first.float(), second.float()))
-
-
-def test_one_process_gathers_its_own_samples():
-    first, second = torch.randn(2, 5, 3)
-    assert gather_samples(first, second) == ([first, second], 0)
 
 
 def test_a_state_finds_its_counterpart_in_one_direction():
