@@ -27,7 +27,7 @@ BASELINES = {
     "bsarec": {}, "caser": {}, "fmlp": {}, "gru4rec": {},
     "tedrec": {"num_text_experts": 1, "text_dropout": 0.0},  # one gate has nothing to be noisy about
     "rearec-erl": {},
-    "rearec-prl": {"noise_std": 0.0, "temperature": 20.0},  # a low one: negatives vanish
+    "rearec-prl": {"noise_std": 0.0, "temperature": 20.0},  # at a low one no negative counts
 }  # fmt: skip
 ALGORITHMS = ("sasrec", *CONTRASTIVE, "lares", *BASELINES)
 # Seven rows of one to three targets: batches of 4, then of 3, which are 2 and 1 on two processes.
