@@ -245,6 +245,12 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         """States [B, L, D] after the last step; `num_steps`, `initial_state` and `seed` as in [`LaresModel`]."""
         return self.model(input_ids, position_ids, **encoder_kwargs)[-1]
 
+    def states_at(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None, index: torch.Tensor, **encoder_kwargs: Any
+    ) -> torch.Tensor:
+        """As [`SequentialRecommender.states_at`]; the last layer of the last step goes on with these positions."""
+        return self.model(input_ids, position_ids, index=index, **encoder_kwargs)[-1]
+
     def forward(
         self,
         input_ids: torch.Tensor,

@@ -19,24 +19,55 @@ from .item_table import ITEMS_FILE, ItemTable
 from .sequence_encoders import last_positions
 
 
+ENCODED_ROWS = 128  # histories that are encoded at once on a CPU, so that their states stay in a core's cache
+
+
 class RecommendingMixin:
-    """What a [`SequentialRecommender`] offers once it is trained; it stands on its `encode`, `score` and `items`."""
+    """What a [`SequentialRecommender`] offers once it is trained; it needs its `states_at`, `score` and `items`."""
 
     @torch.inference_mode()
     def user_states(self, histories: Sequence[Sequence[str]], **encoder_kwargs: Any) -> torch.Tensor:
         """
-        States [B, D] after the histories (item ids, oldest first), in evaluation mode; the newest `max_history` items
-        count.
+        States after the histories, in evaluation mode. Histories of similar length are encoded together, so that
+        little is padded.
+
+        Args:
+            histories (`Sequence[Sequence[str]]`, length B): item ids, oldest first; the newest `max_history` count.
+            encoder_kwargs: of the model's [`encode`], the same for every history.
+
+        Returns:
+            `torch.Tensor` [B, D].
+
+        Raises:
+            ValueError: for a model without an item table, an empty history, an unknown item, an argument that differs
+                from row to row, or weights that are not finite.
         """
+        for name, value in encoder_kwargs.items():
+            if isinstance(value, torch.Tensor):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is a tensor, but histories are encoded in an order of their own; "
+                    "call encode with the rows of encode_histories"
+                )
         input_ids = self.encode_histories(histories)
         with evaluating(self):
-            states = last_states(self.encode(input_ids, **encoder_kwargs), input_ids)
+            states = self._last_states(input_ids, encoder_kwargs)
         if not torch.isfinite(states).all():
             row = int(torch.isfinite(states).all(-1).int().argmin())
             raise ValueError(
                 f"{type(self).__name__}: the state after history {row} is not finite; the model's weights are broken"
             )
         return states
+
+    def _last_states(self, input_ids: torch.Tensor, encoder_kwargs: dict) -> torch.Tensor:
+        """States [B, D] of the last item of each row [B, L], padded on the right."""
+        last_B = last_positions(input_ids)
+        by_length_B = last_B.argsort(stable=True)
+        parts = []
+        for rows in by_length_B.split(ENCODED_ROWS if input_ids.device.type == "cpu" else len(input_ids)):
+            length = int(last_B[rows[-1]]) + 1
+            index = torch.arange(len(rows), device=input_ids.device) * length + last_B[rows]
+            parts.append(self.states_at(input_ids[rows, :length], None, index, **encoder_kwargs))
+        return torch.cat(parts)[by_length_B.argsort()]
 
     @torch.inference_mode()
     def recommend(

@@ -111,12 +111,14 @@ class ItemKNNRecommender(SequentialRecommender):
         self.similarities.data = torch.from_numpy(similarities).to(self.device)
 
     def encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """The items so far are the state: ids [B, L, L], 0 where there is none; see [`SequentialRecommender`]."""
+        """The items so far are the state: ids [B, L, max_history], 0 where there is none; see
+        [`SequentialRecommender`]."""
         length = input_ids.shape[1]
-        return input_ids[:, None, :].expand(-1, length, -1).tril()
+        so_far_BLL = input_ids[:, None, :].expand(-1, length, -1).tril()
+        return nn.functional.pad(so_far_BLL, (0, max(self.config.max_history - length, 0)))
 
     def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
-        """Sums of similarities [B, block] to the items [B, L] of the histories."""
+        """Sums of similarities [B, block] to the items [B, max_history] of the histories."""
         scores = self.similarities.new_zeros(len(states), self.config.num_items)
         scores.scatter_add_(1, self.neighbours[states].flatten(1), self.similarities[states].flatten(1))
         return scores[:, items]

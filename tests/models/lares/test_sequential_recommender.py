@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel
 
 from hf_latentrec import SASRecForSequentialRecommendation
-from hf_latentrec.models.lares import item_scores
+from hf_latentrec.models.lares import item_scores, recommending
 from tests.models.lares.toy_models import KINDS, MAX_HISTORY, make_items, make_model
 from tests.models.lares.written_out import item_loss, sasrec_state
 
@@ -169,6 +169,29 @@ def test_a_history_alone_and_among_others(model):
     for row, history in enumerate(HISTORIES):
         torch.testing.assert_close(model.user_states([history])[0], together[row], atol=1e-6, rtol=1e-5)
         assert model.rank_targets([history], [["i5", "i7", "i11", "i0"][row]]) == ranks[row : row + 1]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 128])
+def test_histories_are_encoded_in_parts_of_similar_length(model, rows, monkeypatch):
+    input_ids = model.encode_histories(HISTORIES)
+    encoded = model.eval().encode(input_ids)
+    expected = torch.stack([encoded[row, last] for row, last in enumerate([3, 1, 0, 3])])
+    shapes, states_at = [], model.states_at
+
+    def recorded(input_ids, *args):
+        shapes.append(tuple(input_ids.shape))
+        return states_at(input_ids, *args)
+
+    monkeypatch.setattr(model, "states_at", recorded)
+    monkeypatch.setattr(recommending, "ENCODED_ROWS", rows)
+    torch.testing.assert_close(model.user_states(HISTORIES), expected, atol=1e-6, rtol=1e-5)
+    widths = {1: [1, 2, 4, 4], 2: [2, 4], 3: [4, 4], 128: [4]}[rows]
+    assert [width for _, width in shapes] == widths and sum(number for number, _ in shapes) == 4
+
+
+def test_a_tensor_has_no_place_where_rows_are_reordered(model):
+    with pytest.raises(ValueError, match="initial_state is a tensor, but histories are encoded in an order of their"):
+        model.recommend(HISTORIES, initial_state=torch.zeros(4, 4, 8))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,6 +9,7 @@ from transformers import AutoModel
 
 from hf_latentrec import ItemKNNConfig, ItemKNNRecommender, PopularityConfig, PopularityRecommender
 from hf_latentrec.data import SequenceDataset
+from hf_latentrec.models.lares import recommending
 from hf_latentrec.trainer import SequentialTrainer, SequentialTrainingConfig
 
 from .toy_baselines import NUM_ITEMS, TRAINED, make_items
@@ -26,14 +27,17 @@ def is_causal(name: str) -> bool:
 
 
 @every_model
-def test_a_row_depends_neither_on_its_batch_nor_on_its_padding(make_model, name):
+def test_a_row_depends_neither_on_its_batch_nor_on_its_padding(make_model, name, monkeypatch):
     model = make_model(name)
     states = model.encode(BATCH)
     for row, length in enumerate(LENGTHS):
         alone = model.encode(BATCH[row : row + 1, :length])
         torch.testing.assert_close(states[row, length - 1], alone[0, -1], atol=1e-5, rtol=1e-4)
-    both = model.user_states(HISTORIES)
-    assert both.std(0).max() > 1e-2  # and rows differ
+    last_states = torch.stack([states[row, length - 1] for row, length in enumerate(LENGTHS)])
+    for rows in (1, 2, 128):
+        monkeypatch.setattr(recommending, "ENCODED_ROWS", rows)
+        torch.testing.assert_close(model.user_states(HISTORIES), last_states, atol=1e-5, rtol=1e-4)
+    assert last_states.std(0).max() > 1e-2  # and rows differ
 
 
 @every_model
@@ -191,7 +195,7 @@ def test_popularity_ranks_by_counts(tmp_path):
         PopularityRecommender(PopularityConfig(num_items=NUM_ITEMS), items=items)
 
 
-def test_item_knn_sums_the_cosines_of_the_nearest_items(tmp_path):
+def test_item_knn_sums_the_cosines_of_the_nearest_items(tmp_path, monkeypatch):
     pytest.importorskip("implicit")
     generator = torch.Generator().manual_seed(0)
     paths = [torch.randperm(NUM_ITEMS, generator=generator)[:5].tolist() for _ in range(80)]
@@ -218,7 +222,9 @@ def test_item_knn_sums_the_cosines_of_the_nearest_items(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     torch.testing.assert_close(loaded(ids).logits, scores)
+    monkeypatch.setattr(recommending, "ENCODED_ROWS", 2)  # histories of other lengths in each part
     assert loaded.recommend(HISTORIES, k=3, exclude_seen=True) == model.recommend(HISTORIES, k=3, exclude_seen=True)
+    torch.testing.assert_close(model.score(model.user_states([["i3", "i7"], ["i1", "i2", "i5"]])), expected)
 
 
 def test_item_knn_says_what_it_needs(monkeypatch):
