@@ -47,13 +47,13 @@ def random_histories(num_users: int, num_items: int, seed: int = 0) -> list[list
 
 
 def read_histories(data_dir: str | None) -> tuple[list[str], list[list[str]]]:
-    """Item ids, and the histories of the test users, similar lengths together, as the evaluator has them."""
+    """Item ids, and the histories of the test users."""
     if data_dir is None:
         ids, histories = [f"i{item}" for item in range(ITEMS)], random_histories(USERS, ITEMS)
     else:
         data = load_data(data_dir)
         ids, histories = data.items["item_id"][:], split_leave_one_out(data)["test"]["history"][:]
-    return ids, sorted(histories, key=len)
+    return ids, histories
 
 
 def measure_users(ids: list[str], histories: list[list[str]], repeats: int) -> tuple[list[dict], dict[str, float]]:

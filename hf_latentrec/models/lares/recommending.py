@@ -19,7 +19,7 @@ from .item_table import ITEMS_FILE, ItemTable
 from .sequence_encoders import last_positions
 
 
-ENCODED_ROWS = 128  # histories that are encoded at once on a CPU, so that their states stay in a core's cache
+ENCODED_TOKENS = 2048  # positions that are encoded at once on a CPU, so that their states stay in a core's cache
 
 
 class RecommendingMixin:
@@ -61,13 +61,16 @@ class RecommendingMixin:
     def _last_states(self, input_ids: torch.Tensor, encoder_kwargs: dict) -> torch.Tensor:
         """States [B, D] of the last item of each row [B, L], padded on the right."""
         last_B = last_positions(input_ids)
-        by_length_B = last_B.argsort(stable=True)
-        parts = []
-        for rows in by_length_B.split(ENCODED_ROWS if input_ids.device.type == "cpu" else len(input_ids)):
-            length = int(last_B[rows[-1]]) + 1
+        longest_first_B = last_B.argsort(descending=True, stable=True)
+        parts, start = [], 0
+        while start < len(input_ids):
+            length = int(last_B[longest_first_B[start]]) + 1
+            at_once = max(1, ENCODED_TOKENS // length) if input_ids.device.type == "cpu" else len(input_ids)
+            rows = longest_first_B[start : start + at_once]
             index = torch.arange(len(rows), device=input_ids.device) * length + last_B[rows]
             parts.append(self.states_at(input_ids[rows, :length], None, index, **encoder_kwargs))
-        return torch.cat(parts)[by_length_B.argsort()]
+            start += at_once
+        return torch.cat(parts)[longest_first_B.argsort()]
 
     @torch.inference_mode()
     def recommend(

@@ -171,8 +171,8 @@ def test_a_history_alone_and_among_others(model):
         assert model.rank_targets([history], [["i5", "i7", "i11", "i0"][row]]) == ranks[row : row + 1]
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 128])
-def test_histories_are_encoded_in_parts_of_similar_length(model, rows, monkeypatch):
+@pytest.mark.parametrize("tokens", [1, 4, 8, 2048])
+def test_histories_are_encoded_in_parts_of_similar_length(model, tokens, monkeypatch):
     input_ids = model.encode_histories(HISTORIES)
     encoded = model.eval().encode(input_ids)
     expected = torch.stack([encoded[row, last] for row, last in enumerate([3, 1, 0, 3])])
@@ -183,9 +183,9 @@ def test_histories_are_encoded_in_parts_of_similar_length(model, rows, monkeypat
         return states_at(input_ids, *args)
 
     monkeypatch.setattr(model, "states_at", recorded)
-    monkeypatch.setattr(recommending, "ENCODED_ROWS", rows)
+    monkeypatch.setattr(recommending, "ENCODED_TOKENS", tokens)
     torch.testing.assert_close(model.user_states(HISTORIES), expected, atol=1e-6, rtol=1e-5)
-    widths = {1: [1, 2, 4, 4], 2: [2, 4], 3: [4, 4], 128: [4]}[rows]
+    widths = {1: [4, 4, 2, 1], 4: [4, 4, 2], 8: [4, 2], 2048: [4]}[tokens]
     assert [width for _, width in shapes] == widths and sum(number for number, _ in shapes) == 4
 
 

@@ -34,8 +34,8 @@ def test_a_row_depends_neither_on_its_batch_nor_on_its_padding(make_model, name,
         alone = model.encode(BATCH[row : row + 1, :length])
         torch.testing.assert_close(states[row, length - 1], alone[0, -1], atol=1e-5, rtol=1e-4)
     last_states = torch.stack([states[row, length - 1] for row, length in enumerate(LENGTHS)])
-    for rows in (1, 2, 128):
-        monkeypatch.setattr(recommending, "ENCODED_ROWS", rows)
+    for tokens in (1, 8, 2048):
+        monkeypatch.setattr(recommending, "ENCODED_TOKENS", tokens)
         torch.testing.assert_close(model.user_states(HISTORIES), last_states, atol=1e-5, rtol=1e-4)
     assert last_states.std(0).max() > 1e-2  # and rows differ
 
@@ -222,7 +222,7 @@ def test_item_knn_sums_the_cosines_of_the_nearest_items(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     torch.testing.assert_close(loaded(ids).logits, scores)
-    monkeypatch.setattr(recommending, "ENCODED_ROWS", 2)  # histories of other lengths in each part
+    monkeypatch.setattr(recommending, "ENCODED_TOKENS", 4)  # histories of other lengths in each part
     assert loaded.recommend(HISTORIES, k=3, exclude_seen=True) == model.recommend(HISTORIES, k=3, exclude_seen=True)
     torch.testing.assert_close(model.score(model.user_states([["i3", "i7"], ["i1", "i2", "i5"]])), expected)
 
