@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hf_latentrec import ItemTable, LaresConfig, LaresForSequentialRecommendation
+from hf_latentrec.models.lares import recommending
 from hf_latentrec.models.lares.frequency_layers import FilterLayer, FrequencyAttentionLayer, to_window, window_mask
 from hf_latentrec.models.lares.sequence_encoders import TransformerLayer
 
@@ -55,6 +56,15 @@ def test_a_row_depends_neither_on_its_batch_nor_on_its_padding(backbone):
         alone = model.encode(BATCH[row : row + 1, :length])
         torch.testing.assert_close(states[row, 0], alone[0, -1], atol=1e-5, rtol=1e-4)
     assert states.std(0).max() > 1e-2
+
+
+@every_backbone
+@pytest.mark.parametrize("tokens", [1, 12, 2048])
+def test_histories_are_encoded_in_parts(backbone, tokens, monkeypatch):
+    model = make_model(backbone)
+    monkeypatch.setattr(recommending, "ENCODED_TOKENS", tokens)
+    histories = [[f"i{row - 1}" for row in rows if row] for rows in BATCH.tolist()]
+    torch.testing.assert_close(model.user_states(histories), model.encode(BATCH)[:, -1])
 
 
 @every_backbone
