@@ -78,6 +78,8 @@ def plan(mean_steps: int = 4) -> dict[str, LaresStage]:
         rpt("rpt_all_samples", "RPT, all samples", selects=False),
         # The control of RPT: every rollout is rewarded alike, so that the divergence alone teaches
         rpt("rpt_no_reward", "RPT without reward", reward_k=ANY_RANK),
+        # What the alignments do for RPT
+        rpt("rpt_no_alignment", "SPT without alignments + RPT", "spt_no_alignment"),
         # Fig. 3
         *(spt(f"spt_steps_{k}", f"SPT, {k} steps", {"mean_steps": k}) for k in depths),
         *(rpt(f"rpt_steps_{k}", f"LARES, {k} steps", f"spt_steps_{k}", k) for k in depths),

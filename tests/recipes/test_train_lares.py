@@ -37,7 +37,7 @@ DEPTHS = ["--depth_steps", "1", "3", "5"]
 ONE_PROTOCOL = ["--eval_protocols", "nothing filtered"]
 ABLATIONS = [
     "spt_no_sla", "spt_no_tla", "spt_no_alignment", "spt_fixed_depth", "spt_no_pre_block", "spt_steps_2", "rpt_hybrid",
-    "rpt_ndcg", "rpt_all_samples", "rpt_no_reward", "rpt_steps_2",
+    "rpt_ndcg", "rpt_all_samples", "rpt_no_reward", "rpt_no_alignment", "rpt_steps_2",
 ]  # fmt: skip
 
 
