@@ -9,8 +9,8 @@ Stages: `spt`, and from it `rpt`. Table 2: `spt_no_sla`, `spt_no_tla`, `spt_no_a
 `spt_no_pre_block`. Fig. 3: `spt_steps_1` ... `spt_steps_8`, and from each `rpt_steps_1` ... Fig. 4: `rpt_hybrid`,
 `rpt_top`. Fig. 6: `rpt_ndcg`. `rpt_all_samples` learns from samples that the pre-trained model cannot reach, too.
 `rpt_no_reward` is the control of `rpt`: the same steps with the divergence alone. `rpt_no_alignment` starts from
-`spt_no_alignment`. Two stages train nothing: `selection` chooses the samples of `rpt` (done before it in any case), and
-`depths` tests the weights of `spt` and `rpt` after every number of steps.
+`spt_no_alignment`. Two stages train nothing: `selection` chooses the samples of `rpt` (done before it in any case),
+and `depths` tests the weights of `spt` and `rpt` after every number of steps.
 
 A stage that is complete is not run again when a run is resumed; one that was cut continues from its last checkpoint.
 Tests are random, since the initial state is: every stage is tested from several, and tables show mean and spread.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .item_scores import Scorer, best_of_groups, item_blocks, ranks_of, row_chunks, top_items
+from .item_scores import Scorer, best_of_groups, exclusion, item_blocks, ranks_of, row_chunks, top_items
 from .item_table import ITEMS_FILE, ItemTable
 from .sequence_encoders import last_positions
 
@@ -106,12 +106,12 @@ class RecommendingMixin:
             raise ValueError(
                 f"{type(self).__name__}: k is {k} and batch_size {batch_size}; pass a positive number for each"
             )
-        allowed_I = self._allowed(allowed_items)
+        exclusion_I = self._exclusion(allowed_items)
         recommended = []
         with evaluating(self):
             for start in range(0, len(histories), batch_size):
                 batch = histories[start : start + batch_size]
-                for chunk, score_block in self._scorers(batch, allowed_I, exclude_seen, encoder_kwargs):
+                for chunk, score_block in self._scorers(batch, exclusion_I, exclude_seen, encoder_kwargs):
                     num_rows = chunk.stop - chunk.start
                     scores, rows = top_items(score_block, num_rows, len(items), min(k, len(items)), block_size)
                     recommended += [
@@ -197,7 +197,7 @@ class RecommendingMixin:
         groups = None if item_groups is None else torch.from_numpy(item_groups).to(self.device)
         rank_B, best_BK = torch.empty_like(target_B), target_B.new_full((B, k), -1)
         with evaluating(self):
-            for chunk, score_block in self._scorers(histories, self._allowed(None), exclude_seen, encoder_kwargs):
+            for chunk, score_block in self._scorers(histories, self._exclusion(None), exclude_seen, encoder_kwargs):
                 target_rows, num_rows = target_B[chunk], chunk.stop - chunk.start
                 if len(blocks := item_blocks(num_rows, len(items), block_size)) == 1:
                     score_block = partial(lambda scores, block: scores, score_block(blocks[0]))
@@ -224,17 +224,17 @@ class RecommendingMixin:
     def _scorers(
         self,
         histories: Sequence[Sequence[str]],
-        allowed_I: torch.Tensor,
+        exclusion_I: torch.Tensor,
         exclude_seen: bool,
         encoder_kwargs: dict,
     ) -> Iterator[tuple[slice, Scorer]]:
         """Chunk by chunk which histories are scored together, and what scores a block of items for them."""
         states = self.user_states(histories, **encoder_kwargs)
-        for chunk in row_chunks(len(histories), len(allowed_I), states.device):
-            yield chunk, self._scorer(states[chunk], allowed_I, histories[chunk] if exclude_seen else ())
+        for chunk in row_chunks(len(histories), len(exclusion_I), states.device):
+            yield chunk, self._scorer(states[chunk], exclusion_I, histories[chunk] if exclude_seen else ())
 
     def _scorer(
-        self, states: torch.Tensor, allowed_I: torch.Tensor, seen_histories: Sequence[Sequence[str]]
+        self, states: torch.Tensor, exclusion_I: torch.Tensor, seen_histories: Sequence[Sequence[str]]
     ) -> Scorer:
         """Scores a block of items, -inf for what may not be recommended."""
         if seen_histories:
@@ -243,7 +243,7 @@ class RecommendingMixin:
             users, seen = torch.from_numpy(users).to(self.device), torch.from_numpy(seen).to(self.device)
 
         def score_block(block: slice) -> torch.Tensor:
-            scores = self.score(states, block).float().masked_fill(~allowed_I[block], -torch.inf)
+            scores = self.score(states, block).float().add_(exclusion_I[block])
             if seen_histories:
                 inside = (seen >= block.start) & (seen < block.stop)
                 scores[users[inside], seen[inside] - block.start] = -torch.inf
@@ -251,8 +251,8 @@ class RecommendingMixin:
 
         return score_block
 
-    def _allowed(self, allowed_items: Sequence[str] | None) -> torch.Tensor:
-        """Which rows may be recommended, [I] bool: those that are allowed, and have a meaningful score."""
+    def _exclusion(self, allowed_items: Sequence[str] | None) -> torch.Tensor:
+        """What is added to scores, [I]: 0 for rows that are allowed and have a meaningful score, else -inf."""
         items = self._require_items()
         allowed = np.ones(len(items), dtype=bool) if self.scores_cold_items else ~items.is_cold
         if allowed_items is not None:
@@ -265,7 +265,7 @@ class RecommendingMixin:
                 f"{len(items):,} never occur in training, and allowed_items "
                 f"{'is not given' if allowed_items is None else f'names {len(allowed_items)}'}"
             )
-        return torch.from_numpy(allowed).to(self.device)
+        return exclusion(allowed, self.device)
 
     def _require_items(self) -> ItemTable:
         if self.items is None:

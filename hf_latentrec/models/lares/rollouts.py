@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils import ModelOutput
 
-from .item_scores import Scorer, item_log_probs, ranks_of, row_chunks, top_items
+from .item_scores import Scorer, exclusion, item_log_probs, ranks_of, row_chunks, top_items
 
 
 if TYPE_CHECKING:
@@ -126,13 +126,13 @@ def rank_rollouts(
 
 def _scorer(recommender: LaresForSequentialRecommendation, states: torch.Tensor) -> Scorer:
     """Scores of a block of items for states [R, D], -inf for items that are not recommended."""
-    cold = None
+    exclusion_I = None
     if recommender.items is not None and not recommender.scores_cold_items:
-        cold = torch.from_numpy(recommender.items.is_cold).to(states.device)
+        exclusion_I = exclusion(~recommender.items.is_cold, states.device)
 
     def score_block(block: slice) -> torch.Tensor:
         scores = recommender.score(states, block).float()
-        return scores if cold is None else scores.masked_fill(cold[block], -torch.inf)
+        return scores if exclusion_I is None else scores.add_(exclusion_I[block])
 
     return score_block
 

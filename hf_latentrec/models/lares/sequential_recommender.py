@@ -102,7 +102,7 @@ class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel
         return self.encode(input_ids, position_ids, **encoder_kwargs).flatten(0, 1)[index]
 
     def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
-        """Scores [B, block] of a block of item rows for states [B, D]."""
+        """Scores [B, block] of a block of item rows for states [B, D], in a new tensor: the caller writes into it."""
         return states @ self.item_embeddings[items].T
 
     @property
