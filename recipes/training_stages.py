@@ -85,11 +85,23 @@ def stage_settings(args: Any, config_class: type, **changes: Any):
 
 
 def train_stage(trainer: Any, resume: bool) -> None:
-    """Trains from the start, or on from the last checkpoint that was written to the end."""
+    """Trains from the start, or on from the last checkpoint that is whole, and says which weights are kept."""
     from hf_latentrec.trainer import last_complete_checkpoint
 
     checkpoint = last_complete_checkpoint(trainer.args.output_dir) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.args.load_best_model_at_end and trainer.is_world_process_zero():
+        print(describe_best(trainer.state, trainer.args.metric_for_best_model), flush=True)
+
+
+def describe_best(state: Any, metric: str) -> str:
+    """Where a trainer's state was best; a stage that only hurt gives back the model that it started from."""
+    if state.best_model_checkpoint is None:
+        return f"{metric} was never measured in training; the last weights are kept"
+    best = f"best {metric} of validation: {state.best_metric:.4f}"
+    if state.best_global_step == 0:
+        return f"{best}, before training; the model that the stage started from is kept"
+    return f"{best}, after {state.best_global_step:,} of {state.global_step:,} steps; these weights are kept"
 
 
 def save_stage(trainer: Any) -> None:

@@ -186,11 +186,16 @@ def test_a_run_that_was_cut_goes_on_to_the_same_metrics(data_dir, tmp_path, monk
 
 
 @pytest.mark.parametrize("backbone", ["fmlp", "tedrec"])
-def test_other_backbones(tmp_path, backbone, monkeypatch):
+def test_other_backbones(tmp_path, backbone, monkeypatch, capsys):
     """On synthetic data, whose items have titles."""
     small = {"num_users": 20, "num_items": 60, "max_length": 10}
     monkeypatch.setattr(hf_latentrec.data, "make_synthetic", lambda: make_synthetic(**small))
     run(f"--output_dir={tmp_path}", f"--backbone={backbone}", *ONE_PROTOCOL, "--stages", "spt", "rpt")
+    told = re.findall(r"best NDCG@10 of validation: (\S+),", capsys.readouterr().out)
+    for stage, kept in zip(("spt", "rpt"), told, strict=True):
+        (path,) = (tmp_path / stage).glob("checkpoint-*/trainer_state.json")
+        best = json.loads(path.read_text())["best_metric"]
+        assert float(kept) == pytest.approx(best, abs=5e-5)
     rpt = AutoModel.from_pretrained(tmp_path / "rpt")
     assert (rpt.config.backbone, rpt.config.text_size) == (backbone, 256 if backbone == "tedrec" else 1)
     assert 0 < saved(tmp_path, "rpt", "test_metrics.json")["nothing filtered"]["HR@10"] <= 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from transformers import TrainerState
 
 from hf_latentrec import ItemTable, PopularityConfig, PopularityRecommender
 from hf_latentrec.evaluation import SequentialEvaluator, load_ranks
@@ -20,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 from training_stages import (  # noqa: E402
     Stage,
     check_stages,
+    describe_best,
     evaluate_protocols,
     example_ids,
     run_stages,
@@ -67,6 +69,21 @@ def test_stages_that_cannot_run_are_refused(tmp_path, names, resume, message):
     (tmp_path / "old").mkdir()
     with pytest.raises(ValueError, match=message):
         check_stages({**PLAN, "old": Stage("old", None, 0, "old")}, names, tmp_path, resume)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "step", "words"),
+    [
+        (None, None, "NDCG@10 was never measured in training; the last weights are kept"),
+        ("checkpoint-0", 0, "best NDCG@10 of validation: 0.0542, before training; the model that the stage started"),
+        ("checkpoint-4515", 4515, "best NDCG@10 of validation: 0.0542, after 4,515 of 5,805 steps; these weights are"),
+    ],
+)
+def test_it_is_told_which_weights_are_kept(checkpoint, step, words):
+    state = TrainerState(
+        best_model_checkpoint=checkpoint, best_global_step=step, best_metric=0.05417, global_step=5805
+    )
+    assert describe_best(state, "NDCG@10").startswith(words)
 
 
 def test_settings_are_shared_where_a_trainer_knows_them():
