@@ -251,18 +251,20 @@ def ranks_of(
         inside = (targets >= block.start) & (targets < block.stop)
         found = scores.gather(1, torch.where(inside, targets - block.start, 0)[:, None])[:, 0].float()
         target_scores = torch.where(inside, found, target_scores)
-    target_scores_B1, may_win = target_scores[:, None], target_scores > -torch.inf
+    target_scores_B1, has_rank = target_scores[:, None], target_scores > -torch.inf
     ranks = torch.ones_like(targets)
     for block in blocks:
         if len(blocks) > 1:
             scores = score_block(block)
         higher = _count(torch.gt, scores, target_scores_B1)
         ranks += higher.long()
-        inside = (targets >= block.start) & (targets < block.stop)
-        tied = (_count(torch.ge, scores, target_scores_B1) - higher > inside) & may_win
-        if scores.device.type != "cpu" or tied.any():  # elsewhere the question takes longer than the count
-            before = torch.arange(block.start, block.stop, device=targets.device) < targets[:, None]
-            ranks += ((scores == target_scores_B1) & before).sum(-1)
+        if scores.device.type == "cpu":  # elsewhere to ask takes longer than to count
+            inside = (targets >= block.start) & (targets < block.stop)
+            tied = (_count(torch.ge, scores, target_scores_B1) - higher > inside) & has_rank
+            if not tied.any():
+                continue
+        before = torch.arange(block.start, block.stop, device=targets.device) < targets[:, None]
+        ranks += ((scores == target_scores_B1) & before).sum(-1)
     return torch.where(target_scores == -torch.inf, 0, ranks)
 
 
