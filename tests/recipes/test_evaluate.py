@@ -406,9 +406,10 @@ def test_two_processes_write_what_one_does(models, data_dir, tmp_path):
     assert done.stdout.count("recipes/report.py") == 1
 
 
-def test_no_recipe_needs_the_library_whose_name_this_one_has():
-    """Python finds recipes/evaluate.py first where a recipe is run."""
-    code = "import sys; sys.path.insert(0, 'recipes'); import hf_latentrec.evaluation, hf_latentrec.trainer; "
-    code += "assert 'evaluate' not in sys.modules"
+def test_an_import_brings_no_more_than_it_needs():
+    """A model needs no library of data; and Python finds recipes/evaluate.py first where a recipe is run."""
+    code = "import sys; sys.path.insert(0, 'recipes'); import hf_latentrec; "
+    code += "assert not {'datasets', 'polars'} & set(sys.modules); "
+    code += "import hf_latentrec.evaluation, hf_latentrec.trainer; assert 'evaluate' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import polars as pl
 import torch
-from datasets import Dataset
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from ..lares.configuration_sequential import SequentialConfig
 from ..lares.item_table import ItemTable
 from ..lares.sequential_recommender import SequentialRecommender
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @strict
@@ -84,6 +88,7 @@ class ItemKNNRecommender(SequentialRecommender):
 
     def _user_item_matrix(self, train: Dataset):
         """Which user has which item, a sparse matrix [users, I] of ones."""
+        import polars as pl
         from scipy.sparse import csr_matrix
 
         examples = train.with_format(None).to_polars()
