@@ -237,7 +237,8 @@ def ranks_of(
         block_size (`int`, *optional*): as in [`top_items`].
 
     Returns:
-        `torch.LongTensor` [B]: from 1; of equal scores the lower row ranks first. 0 where the target's score is -inf.
+        `torch.LongTensor` [B]: from 1; of equal scores the lower row ranks first. 0 where the target's score is -inf or
+            NaN.
 
     Example:
         >>> scores = torch.tensor([[0.1, 0.7, 0.7, 0.3]])
@@ -265,7 +266,7 @@ def ranks_of(
                 continue
         before = torch.arange(block.start, block.stop, device=targets.device) < targets[:, None]
         ranks += ((scores == target_scores_B1) & before).sum(-1)
-    return torch.where(target_scores == -torch.inf, 0, ranks)
+    return torch.where(has_rank, ranks, 0)
 
 
 def _count(compare: Callable[..., torch.Tensor], scores_BI: torch.Tensor, thresholds_B1: torch.Tensor) -> torch.Tensor:

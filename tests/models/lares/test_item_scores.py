@@ -140,6 +140,12 @@ def test_ranks_by_blocks(scores, block_size):
         assert found == expected
 
 
+@pytest.mark.parametrize("block_size", [2, None])
+def test_a_target_without_a_score_has_no_rank(block_size):
+    scores = torch.tensor([[0.5, torch.nan, 0.1], [0.5, -torch.inf, 0.1]])
+    assert ranks_of(lambda block: scores[:, block], torch.tensor([1, 1]), 3, block_size).tolist() == [0, 0]
+
+
 def test_blocks_cover_the_catalog():
     assert item_blocks(4, 7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
     assert item_blocks(2, 2 * item_scores.BLOCK_SCORES) == [
