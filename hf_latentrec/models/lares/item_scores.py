@@ -237,8 +237,8 @@ def ranks_of(
         block_size (`int`, *optional*): as in [`top_items`].
 
     Returns:
-        `torch.LongTensor` [B]: from 1; of equal scores the lower row ranks first. 0 where the target's score is -inf or
-            NaN.
+        `torch.LongTensor` [B]: from 1; of equal scores the lower row ranks first. 0 where the target's score is -inf
+            or NaN.
 
     Example:
         >>> scores = torch.tensor([[0.1, 0.7, 0.7, 0.3]])
