@@ -15,11 +15,11 @@ from .configuration_lares import LaresConfig
 from .frequency_layers import check_one_sequence_per_row, to_window, window_mask
 from .item_table import ItemTable
 from .layer_stacks import build_stack
-from .recommending import evaluating, last_states
+from .recommending import evaluating
 from .recurrent_depth import draw_initial_state
 from .rollouts import RolloutOutput, roll_out
 from .safe_weights import SafeWeightsMixin
-from .sequence_encoders import SequenceEmbeddings, sequence_mask
+from .sequence_encoders import SequenceEmbeddings, last_index, sequence_mask
 from .sequential_recommender import SequentialOutput, SequentialRecommender, divisor, targets_of
 from .text_fusion import TextFusion
 
@@ -288,8 +288,8 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         if rollout_states is not None:
             return roll_out(self, input_ids, position_ids, labels, rollout_states, num_steps, judged_items, policy)
         if labels is None:
-            states = self.encode(input_ids, position_ids, num_steps=num_steps, initial_state=initial_state, seed=seed)
-            return SequentialOutput(logits=self.score(last_states(states, input_ids)))
+            states = self.model(input_ids, position_ids, num_steps, initial_state, seed, last_index(input_ids))
+            return SequentialOutput(logits=self.score(states[-1]))
         index, targets = targets_of(labels)
         states = self.model(input_ids, position_ids, num_steps, initial_state, seed, index)
         output = SequentialOutput(
@@ -314,8 +314,7 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         """The user states after every step, [K, B, D]: what the model would recommend by if it stopped there."""
         input_ids = self.encode_histories(histories)
         with evaluating(self):
-            states = self.model(input_ids, num_steps=num_steps, seed=seed)
-        return torch.stack([last_states(state, input_ids) for state in states])
+            return torch.stack(self.model(input_ids, num_steps=num_steps, seed=seed, index=last_index(input_ids)))
 
 
 __all__ = ["Aggregation", "LaresForSequentialRecommendation", "LaresModel"]

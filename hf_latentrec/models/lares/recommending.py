@@ -16,7 +16,7 @@ from torch import nn
 
 from .item_scores import Scorer, best_of_groups, exclusion, item_blocks, ranks_of, row_chunks, top_items
 from .item_table import ITEMS_FILE, ItemTable
-from .sequence_encoders import last_positions
+from .sequence_encoders import last_index, last_positions
 
 
 ENCODED_TOKENS = 2048  # positions that are encoded at once on a CPU, so that their states stay in a core's cache
@@ -66,9 +66,8 @@ class RecommendingMixin:
         while start < len(input_ids):
             length = int(last_B[longest_first_B[start]]) + 1
             at_once = max(1, ENCODED_TOKENS // length) if input_ids.device.type == "cpu" else len(input_ids)
-            rows = longest_first_B[start : start + at_once]
-            index = torch.arange(len(rows), device=input_ids.device) * length + last_B[rows]
-            parts.append(self.states_at(input_ids[rows, :length], None, index, **encoder_kwargs))
+            part = input_ids[longest_first_B[start : start + at_once], :length]
+            parts.append(self.states_at(part, None, last_index(part), **encoder_kwargs))
             start += at_once
         return torch.cat(parts)[longest_first_B.argsort()]
 
@@ -276,11 +275,6 @@ class RecommendingMixin:
         return self.items
 
 
-def last_states(states_BLD: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-    """State [B, D] of the last item of each row."""
-    return states_BLD[torch.arange(len(input_ids), device=input_ids.device), last_positions(input_ids)]
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while."""
@@ -292,4 +286,4 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-__all__ = ["RecommendingMixin", "evaluating", "last_states"]
+__all__ = ["RecommendingMixin", "evaluating"]

@@ -190,4 +190,18 @@ def last_positions(input_ids: torch.Tensor) -> torch.Tensor:
     return (input_ids.ne(0).sum(-1) - 1).clamp_(min=0)
 
 
-__all__ = ["FeedForward", "LayerStack", "SequenceEmbeddings", "TransformerLayer", "last_positions", "sequence_mask"]
+def last_index(input_ids: torch.Tensor) -> torch.Tensor:
+    """Index [B] into all B * L positions of the last item of each right-padded row."""
+    num_rows, length = input_ids.shape
+    return torch.arange(num_rows, device=input_ids.device) * length + last_positions(input_ids)
+
+
+__all__ = [
+    "FeedForward",
+    "LayerStack",
+    "SequenceEmbeddings",
+    "TransformerLayer",
+    "last_index",
+    "last_positions",
+    "sequence_mask",
+]

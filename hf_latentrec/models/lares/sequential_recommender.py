@@ -19,8 +19,9 @@ from transformers.utils import ModelOutput, cached_file
 from .configuration_sequential import SequentialConfig
 from .item_scores import item_cross_entropy
 from .item_table import ITEMS_FILE, ItemTable
-from .recommending import RecommendingMixin, last_states
+from .recommending import RecommendingMixin
 from .safe_weights import SafeWeightsMixin
+from .sequence_encoders import last_index
 
 
 IGNORE_INDEX = -100
@@ -143,8 +144,8 @@ class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel
             [`SequentialOutput`].
         """
         if labels is None:
-            states_BLD = self.encode(input_ids, position_ids, **encoder_kwargs)
-            return SequentialOutput(logits=self.score(last_states(states_BLD, input_ids)))
+            states = self.states_at(input_ids, position_ids, last_index(input_ids), **encoder_kwargs)
+            return SequentialOutput(logits=self.score(states))
         index, targets = targets_of(labels)
         user_states = self.states_at(input_ids, position_ids, index, **encoder_kwargs)
         loss = self.item_loss(user_states, targets, negative_ids) / divisor(targets, num_items_in_batch)
