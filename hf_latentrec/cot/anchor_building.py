@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from ..data.schema import to_polars
+from ..models.modes import eval_mode
 from .anchors import EXAMPLES_FILE, INDEX_FILE, VERSION, AnchorStore, check_fresh, read_index
 from .fingerprints import model_fingerprint, text_fingerprint, tokenizer_fingerprint
 from .segment_encoding import encode_with_codes, last_token_states
@@ -88,20 +89,16 @@ def build_anchors(
     _write_examples(frame, texts, folder / EXAMPLES_FILE)
     parts = [texts[start : start + shard_size] for start in range(0, len(texts), shard_size)]
     shards = []
-    was_training = model.training
-    model.eval()
-    try:
-        with tqdm(total=len(texts), desc="anchors", unit="segment", disable=not show_progress) as bar:
-            for number, part in enumerate(parts):
-                path = folder / f"anchors-{number:05}-of-{len(parts):05}.safetensors"
-                num_cut = _finished_shard(path, origin)
-                if num_cut is None:
-                    num_cut = _write_shard(model, tokenizer, part.to_list(), path, origin, batch_size, dtype, bar)
-                else:
-                    bar.update(len(part))
-                shards.append({"file": path.name, "rows": len(part), "num_cut": num_cut})
-    finally:
-        model.train(was_training)
+    progress = tqdm(total=len(texts), desc="anchors", unit="segment", disable=not show_progress)
+    with eval_mode(model), progress as bar:
+        for number, part in enumerate(parts):
+            path = folder / f"anchors-{number:05}-of-{len(parts):05}.safetensors"
+            num_cut = _finished_shard(path, origin)
+            if num_cut is None:
+                num_cut = _write_shard(model, tokenizer, part.to_list(), path, origin, batch_size, dtype, bar)
+            else:
+                bar.update(len(part))
+            shards.append({"file": path.name, "rows": len(part), "num_cut": num_cut})
     num_cut = sum(shard["num_cut"] for shard in shards)
     if num_cut:
         logger.warning("build_anchors: %d segment(s) are longer than %d tokens and were cut", num_cut, max_tokens)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..models.modes import eval_mode
 from .factors import attention_on_items, check_thinks, cosine_matrix, disentanglement_score, off_diagonal_mean
 
 
@@ -115,18 +116,16 @@ def explain(model: LatentReasoningMixin, processor: LatentRecProcessor, history:
     check_thinks(model, "explain")
     if isinstance(history, str) or len(history) == 0:
         raise ValueError(f"explain: history is {history!r}; pass a list of item ids, at least one")
-    was_training = model.training
-    model.eval()
-    inputs = processor([history]).to(model.device)
-    output = model(**inputs)
     reasoner = model.config.reasoner_config.reasoner
     has_factors = reasoner == "factorized_attention"
-    if reasoner == "feedback":
-        attention_TRS = _backbone_attention(model, inputs["input_ids"], output.thought_embeds)[None]
-    else:
-        # An entry is an iteration with a row per factor, or a thought with one row.
-        attention_TRS = torch.cat(output.factor_attentions, dim=0 if has_factors else 1)
-    model.train(was_training)
+    inputs = processor([history]).to(model.device)
+    with eval_mode(model):
+        output = model(**inputs)
+        if reasoner == "feedback":
+            attention_TRS = _backbone_attention(model, inputs["input_ids"], output.thought_embeds)[None]
+        else:
+            # An entry is an iteration with a row per factor, or a thought with one row.
+            attention_TRS = torch.cat(output.factor_attentions, dim=0 if has_factors else 1)
 
     token_items_1L = torch.from_numpy(processor.token_items([history])).to(model.device)
     attention_TRI = attention_on_items(attention_TRS, token_items_1L.expand(len(attention_TRS), -1))

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..models.modes import eval_mode
+
 
 if TYPE_CHECKING:
     from ..models.latent_reasoning.modeling_latent_reasoning import LatentReasoningMixin
@@ -150,17 +152,15 @@ def measure_factors(
         )
     if len(histories) == 0:
         raise ValueError("measure_factors: there are no histories; pass at least one user's")
-    was_training = model.training
-    model.eval()
     # Users of similar history length share a batch, so little is padded.
     order = np.argsort([-len(history) for history in histories], kind="stable").tolist()
     starts = range(0, len(order), batch_size)
     parts: dict[str, list[torch.Tensor]] = {"correlation": [], "score": [], "gates": []}
-    for start in tqdm(starts, desc="measure factors", unit="batch"):
-        batch = _measure_batch(model, processor, [histories[row] for row in order[start : start + batch_size]])
-        for name, values in batch.items():
-            parts[name].append(values.double().cpu())
-    model.train(was_training)
+    with eval_mode(model):
+        for start in tqdm(starts, desc="measure factors", unit="batch"):
+            batch = _measure_batch(model, processor, [histories[row] for row in order[start : start + batch_size]])
+            for name, values in batch.items():
+                parts[name].append(values.double().cpu())
     return _summarize(**{name: torch.cat(values) for name, values in parts.items()})
 
 

@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..models.latent_reasoning.explicit_cot import write_text
-from .ranking_evaluator import evaluation_mode
+from ..models.modes import eval_mode
 
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _measure(
         return watch.read()
 
     rows = []
-    with evaluation_mode(model):
+    with eval_mode(model):
         for size in tqdm(batch_sizes, desc="latency", unit="batch size"):
             batches = [histories[start : start + size] for start in range(0, num_users - size + 1, size)]
             for way in ways:

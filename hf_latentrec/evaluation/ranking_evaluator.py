@@ -6,8 +6,7 @@ Shapes: B users of a batch, U users of all, K recommended items, I items.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import nn
 from tqdm.auto import tqdm
 
+from ..models.modes import eval_mode
 from .metrics import check_cutoffs, ranking_metrics
 
 
@@ -155,7 +154,7 @@ class RankingEvaluator(ABC):
         mine = batches[state.process_index :: state.num_processes]
         progress = tqdm(mine, desc=description or "evaluate", disable=not state.is_main_process, unit="batch")
         results = []
-        with evaluation_mode(model):
+        with eval_mode(model):
             prepared = self.prepare(model)
             for rows in progress:
                 ranked = self.rank_batch(model, prepared, self.examples[rows], exclude_seen, item_groups)
@@ -214,20 +213,6 @@ def title_groups(titles: Sequence[str | None]) -> np.ndarray:
         [row if title is None else first_row.setdefault(title, row) for row, title in enumerate(titles)],
         dtype=np.int64,
     )
-
-
-@contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout is off in the block. A recommender that is no network, such as popularity, has no modes."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 __all__ = ["MATCHES", "PROTOCOLS", "EvaluationResult", "RankedBatch", "RankingEvaluator", "title_groups"]

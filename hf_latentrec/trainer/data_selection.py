@@ -17,8 +17,9 @@ from tqdm.auto import tqdm
 
 from ..data.sequence_collator import NumberedCollator
 from ..data.sequences import IGNORE_INDEX, SequenceDataset
+from ..models.modes import eval_mode
 from .initial_states import initial_states
-from .rollout_trainer import eval_mode, seeded_generator
+from .rollout_trainer import seeded_generator
 
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from torch import nn
 
 from ..data.sequence_collator import NumberedCollator
 from ..models.lares.rollouts import RolloutOutput
+from ..models.modes import eval_mode, in_mode
 from .advantages import group_advantage
 from .initial_states import initial_states
 from .lares_grpo_config import LaresGRPOConfig
 from .losses import clipped_policy_loss, kl_k3
 from .rewards import IGNORE_INDEX, rank_ndcg_reward, recall_reward
-from .rollout_trainer import RolloutTrainer, eval_mode
+from .rollout_trainer import RolloutTrainer
 
 
 REWARD_FUNCS = {"recall": recall_reward, "ndcg": rank_ndcg_reward}
@@ -217,13 +218,11 @@ def same_dropout(model: nn.Module, seed: int | None) -> Iterator[None]:
             yield
         return
     device = next(model.parameters()).device
-    was_training = model.training
-    model.train()
     on_cpu = device.type == "cpu"
-    with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
+    forked = torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type)
+    with in_mode(model, training=True), forked:
         torch.manual_seed(seed)
         yield
-    model.train(was_training)
 
 
 __all__ = ["LaresGRPOTrainer", "judged_items", "same_dropout"]

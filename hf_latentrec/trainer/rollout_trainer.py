@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..models.modes import eval_mode
 from .rec_trainer import RecTrainer
 from .rollout_config import RolloutConfig
 
@@ -203,15 +203,4 @@ def rows_in_global_batch(sizes_WJ: torch.Tensor, process: int) -> list[slice]:
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout off and restores the mode afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-__all__ = ["RolloutTrainer", "copy_as_reference", "eval_mode", "rows_in_global_batch", "seeded_generator"]
+__all__ = ["RolloutTrainer", "copy_as_reference", "rows_in_global_batch", "seeded_generator"]

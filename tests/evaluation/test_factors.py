@@ -129,5 +129,7 @@ def test_what_cannot_be_measured_is_named():
     tiny = make_flr()
     with pytest.raises(ValueError, match="there are no histories"):
         measure_factors(tiny.model, tiny.processor, [])
+    tiny.model.train()
     with pytest.raises(ValueError, match="is empty"):
         measure_factors(tiny.model, tiny.processor, [["i0001"], []])
+    assert tiny.model.training

@@ -7,7 +7,7 @@ import torch
 
 from hf_latentrec.trainer import RecGRPOConfig, RecGRPOTrainer
 from hf_latentrec.trainer.grpo_trainer import answer_mask
-from hf_latentrec.trainer.rollout_trainer import copy_as_reference, eval_mode, seeded_generator
+from hf_latentrec.trainer.rollout_trainer import copy_as_reference, seeded_generator
 
 
 class EqualAdvantages(RecGRPOTrainer):
@@ -108,11 +108,3 @@ def test_answer_mask_of_shared_and_of_own_answers():
     assert answer_mask(shared, logps).tolist() == [[[True, True, False]] * 2]
     own = torch.tensor([[[4, -100, -100], [4, 5, 6]]])
     assert answer_mask(own, logps).tolist() == [[[True, False, False], [True, True, True]]]
-
-
-def test_eval_mode_restores_the_mode_after_an_error(make_model):
-    model = make_model().train()
-    with pytest.raises(RuntimeError), eval_mode(model):
-        assert not model.training
-        raise RuntimeError
-    assert model.training

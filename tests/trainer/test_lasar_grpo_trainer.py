@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
+from hf_latentrec.models.modes import eval_mode
 from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, group_advantage, ndcg_reward, rule_reward
-from hf_latentrec.trainer.rollout_trainer import eval_mode
 
 
 @pytest.fixture
