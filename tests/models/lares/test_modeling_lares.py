@@ -100,6 +100,22 @@ def test_states_of_every_step():
     assert not torch.equal(states[0], states[3])
 
 
+def test_states_and_scores_are_those_after_the_last_item():
+    model = make_lares().eval()
+    initial_state = model.model.initial_state(INPUT_IDS)
+    rows = [(0, 4), (1, 2)]
+    expected_BKD = torch.stack(
+        [
+            torch.stack(lares_states(model, INPUT_IDS[row, :length].tolist(), initial_state[row, :length], 3))
+            for row, length in rows
+        ]
+    )
+    how = {"atol": 1e-5, "rtol": 1e-4}
+    torch.testing.assert_close(model.step_states(HISTORIES, num_steps=3), expected_BKD.transpose(0, 1), **how)
+    scores = model(INPUT_IDS, num_steps=3).logits
+    torch.testing.assert_close(scores, expected_BKD[:, -1] @ model.item_embeddings.T, **how)
+
+
 def test_losses_of_a_batch_with_two_views():
     """The recommendation pass and the views have depths and initial states of their own."""
     model = make_lares()
