@@ -40,7 +40,8 @@ class LaresGRPOTrainer(RolloutTrainer):
     The reference reasons from initial states of its own. An initial state belongs to a step, a sequence and a place in
     it: neither the number of processes nor the layout of a batch changes it, nor a restart. Since the judged item is
     not drawn from the policy, the k3 term is a penalty for moving away from the reference, not an estimate of a
-    divergence.
+    divergence. With the policy `"target"` and one iteration, the training forward ranks the rollouts, too; else a
+    forward without gradient does so before.
 
     A group whose rewards are all equal has no advantages, so it adds nothing but its divergence. With Recall@k these
     are most groups: see `frac_reward_zero_std`.
@@ -97,8 +98,8 @@ class LaresGRPOTrainer(RolloutTrainer):
 
     def roll_out(self, model, batches, generator):
         """
-        Initial states [B, G, L, D] of every rollout and of the reference, the items [N, G, K] that the policy is
-        judged by, and the rollouts' advantages [N, G].
+        Initial states [B, G, L, D] of every rollout and of the reference, and the items [N, G, K] that the policy is
+        judged by; the rollouts' advantages [N, G] where the training forward does not give them.
         """
         policy = self.accelerator.unwrap_model(self.model)
         key, dropout_seed = torch.randint(2**62, (2,), generator=generator).tolist()
@@ -112,20 +113,28 @@ class LaresGRPOTrainer(RolloutTrainer):
             place = number * self.args.world_size + self.args.process_index
             rollout["dropout_seed"] = dropout_seed + place if self._explores_by_dropout else None
             rollout["user_ids"] = batch.get("user_ids", ())
-            self.add_advantages(rollout, self.run(model, rollout, policy=self.args.policy))
+            targets_N = batch["labels"][batch["labels"] != IGNORE_INDEX] - 1
+            targets_NGK = targets_N[:, None, None].expand(-1, self.args.num_generations, self.num_steps)
+            rollout["judged_items"] = targets_NGK
+            if not self.training_forward_ranks:
+                output = self.run(model, rollout, policy=self.args.policy)
+                self.add_advantages(rollout, output.ranks)
+                rollout["judged_items"] = judged_items(
+                    self.args.policy, targets_NGK, output.top_items, rollout["advantages"]
+                )
             rollouts.append(rollout)
         return rollouts
 
-    def add_advantages(self, rollout: dict[str, Any], output: RolloutOutput) -> None:
-        """Puts the advantages of ranked rollouts, and the items that they are judged by, into the rollout."""
-        rewards_NG = REWARD_FUNCS[self.args.reward](output.ranks, self.args.reward_k)
+    @property
+    def training_forward_ranks(self) -> bool:
+        """Whether the training forward passes the states of the rollout, and is judged by items known before it."""
+        return self.args.policy == "target" and self.args.num_iterations == 1
+
+    def add_advantages(self, rollout: dict[str, Any], ranks_NG: torch.Tensor) -> None:
+        """Puts the advantages of ranked rollouts into the rollout; records what they are worth."""
+        rewards_NG = REWARD_FUNCS[self.args.reward](ranks_NG, self.args.reward_k)
         advantage = group_advantage(rewards_NG)
-        labels = rollout["labels"]
-        targets_N = labels[labels != IGNORE_INDEX] - 1
         rollout["advantages"] = advantage.advantages
-        rollout["judged_items"] = judged_items(
-            self.args.policy, targets_N, output.top_items, advantage.advantages, self.num_steps
-        )
         num_samples = len(rewards_NG)
         self.means.add("reward", rewards_NG.mean(-1).sum(), num_samples)
         self.means.add("reward_std", advantage.reward_std.sum(), num_samples)
@@ -155,6 +164,14 @@ class LaresGRPOTrainer(RolloutTrainer):
         """The output for a rollout with the log-probabilities [N, G, K] of the items that it is judged by."""
         return self.run(model, inputs, judged_items=inputs["judged_items"], **kwargs)
 
+    def compute_terms(self, model, inputs, num_items_in_batch):
+        """As in [`RolloutTrainer`]; advantages first, where the rollout left them."""
+        gives_ranks = "advantages" not in inputs
+        output = self.score(model, inputs, with_ranks=gives_ranks)
+        if gives_ranks:
+            self.add_advantages(inputs, output.ranks)
+        return self.policy_terms(output.logps, inputs, num_items_in_batch), output
+
     def policy_terms(self, logps, inputs, num_items_in_batch):
         """
         The clipped objective of the joint probabilities and `beta` times the divergence, as means over the samples of
@@ -182,32 +199,28 @@ class LaresGRPOTrainer(RolloutTrainer):
 
 
 def judged_items(
-    policy: str, targets: torch.Tensor, top_items: torch.Tensor | None, advantages: torch.Tensor, num_steps: int
+    policy: str, targets: torch.Tensor, top_items: torch.Tensor | None, advantages: torch.Tensor
 ) -> torch.Tensor:
     """
     Whose probability the policy is, section 3.4.3.
 
     Args:
         policy (`str`): `"target"`, `"hybrid"` or `"top"`.
-        targets (`torch.LongTensor` [N]): item rows.
+        targets (`torch.LongTensor` [N, G, K]): item rows, of a sample always the same.
         top_items (`torch.LongTensor` [N, G, K], *optional*): item rows that the policies other than `"target"` need.
         advantages (`torch.Tensor` [N, G]): of the rollouts.
-        num_steps (`int`): K.
 
     Returns:
         `torch.LongTensor` [N, G, K]: item rows.
 
     Example:
         >>> top = torch.tensor([[[7, 8], [7, 9]]])  # one sample, two rollouts, two steps
-        >>> judged_items("hybrid", torch.tensor([3]), top, torch.tensor([[0.7, -0.7]]), 2).tolist()
+        >>> judged_items("hybrid", torch.full((1, 2, 2), 3), top, torch.tensor([[0.7, -0.7]])).tolist()
         [[[3, 3], [7, 9]]]
     """
-    if policy == "top":
-        return top_items
-    targets_NGK = targets[:, None, None].expand(*advantages.shape, num_steps)
     if policy == "target":
-        return targets_NGK
-    return torch.where(advantages[..., None] < 0, top_items, targets_NGK)
+        return targets
+    return top_items if policy == "top" else torch.where(advantages[..., None] < 0, top_items, targets)
 
 
 @contextmanager

@@ -207,7 +207,32 @@ def test_selected_samples_are_what_is_trained(make_trainer):
     selected = SelectedSamples(dataset, torch.arange(0, dataset.num_samples, 5).numpy())
     batch = NumberedCollator(selected)([selected[row] for row in range(4)])
     (rollout,) = trainer._roll_out(trainer.model, [batch], "train", 0)
-    assert len(rollout["advantages"]) == int(trainer.count_items(batch)) == len(batch["samples"]) < dataset.num_samples
+    count = len(rollout["judged_items"])
+    assert count == int(trainer.count_items(batch)) == len(batch["samples"]) < dataset.num_samples
+
+
+@pytest.mark.parametrize("disable_dropout", [False, True])
+def test_the_training_forward_ranks_as_a_forward_of_its_own_does(make_trainer, monkeypatch, disable_dropout):
+    def losses(trainer) -> tuple[dict, torch.Tensor, list[torch.Tensor]]:
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, rollout_of(trainer))
+        loss.backward()
+        return trainer.means.pop(), loss.detach(), [parameter.grad.clone() for parameter in trainer.model.parameters()]
+
+    trainer = make_trainer(
+        toy={"dropout": 0.3, "attention_dropout": 0.3}, disable_dropout=disable_dropout, reward_k=15
+    )
+    moved(trainer.model)
+    calls = []
+    trainer.model.model.core_block.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    logged, *at_once = losses(trainer)
+    assert calls == [True] * K and 0 < logged["frac_reward_zero_std"] < 1
+    monkeypatch.setattr(LaresGRPOTrainer, "training_forward_ranks", False)
+    calls.clear()
+    logged_before, *before = losses(trainer)
+    assert calls == [False] * K + [True] * K
+    assert logged == pytest.approx(logged_before)
+    torch.testing.assert_close(at_once, before, atol=1e-6, rtol=1e-5)
 
 
 def test_dropout_is_the_same_wherever_a_rollout_is_scored(make_trainer):

@@ -270,6 +270,7 @@ class LaresForSequentialRecommendation(SequentialRecommender):
         rollout_states: torch.Tensor | None = None,
         judged_items: torch.Tensor | None = None,
         policy: str = "target",
+        with_ranks: bool = False,
     ) -> SequentialOutput | RolloutOutput:
         """
         As [`SequentialRecommender`], and:
@@ -283,10 +284,11 @@ class LaresForSequentialRecommendation(SequentialRecommender):
             view_initial_state (`torch.Tensor` [V, Lv, D], *optional*): T_0 of the views.
             seed (`int`, *optional*, defaults to 0): of T_0 in evaluation.
             rollout_states (`torch.Tensor` [B, G, L, D], *optional*): T_0 of G rollouts of every row; the output is
-                that of [`roll_out`], and so are `judged_items` and `policy`.
+                that of [`roll_out`], and so are `judged_items`, `policy` and `with_ranks`.
         """
         if rollout_states is not None:
-            return roll_out(self, input_ids, position_ids, labels, rollout_states, num_steps, judged_items, policy)
+            rollouts = rollout_states, num_steps, judged_items, policy, with_ranks
+            return roll_out(self, input_ids, position_ids, labels, *rollouts)
         if labels is None:
             states = self.model(input_ids, position_ids, num_steps, initial_state, seed, last_index(input_ids))
             return SequentialOutput(logits=self.score(states[-1]))

@@ -24,7 +24,7 @@ IGNORE_INDEX = -100
 @dataclass
 class RolloutOutput(ModelOutput):
     """
-    What rollouts lead to. Either `logps`, or what they are worth and which items could be judged.
+    What rollouts lead to: `logps`, or what they are worth and which items could be judged, or both.
 
     Args:
         logps (`torch.Tensor` [N, G, K]): log-probability of the judged item over the catalog at every step; float32.
@@ -48,6 +48,7 @@ def roll_out(
     num_steps: int | None = None,
     judged_items: torch.Tensor | None = None,
     policy: str = "target",
+    with_ranks: bool = False,
 ) -> RolloutOutput:
     """
     Rollouts of all samples of a batch.
@@ -60,17 +61,21 @@ def roll_out(
         judged_items (`torch.LongTensor` [N, G, K], *optional*): item rows whose log-probabilities are wanted. Without
             them the rollouts are ranked.
         policy (`str`, *optional*, defaults to `"target"`): which `top_items` are found: none for `"target"`.
+        with_ranks (`bool`, *optional*, defaults to `False`): rank them beside `judged_items`, too.
 
     Returns:
         [`RolloutOutput`].
     """
     selected_BL = labels != IGNORE_INDEX
     states_NGKD = rollout_states(recommender.model, input_ids, position_ids, initial_states, selected_BL, num_steps)
+    output = RolloutOutput()
+    if judged_items is None or with_ranks:
+        with torch.no_grad():
+            output = rank_rollouts(recommender, states_NGKD, labels[selected_BL] - 1, policy)
     if judged_items is not None:
         logps = item_log_probs(states_NGKD.flatten(0, 2), recommender.item_embeddings, judged_items.flatten())
-        return RolloutOutput(logps=logps.view(judged_items.shape))
-    with torch.no_grad():
-        return rank_rollouts(recommender, states_NGKD, labels[selected_BL] - 1, policy)
+        output.logps = logps.view(judged_items.shape)
+    return output
 
 
 def rollout_states(
