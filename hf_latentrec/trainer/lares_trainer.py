@@ -95,15 +95,15 @@ class LaresTrainer(SequentialTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Any]:
         """The three terms of Eq. 10; a pass of one step has no intermediate one to align."""
-        users = self.take_users(inputs)
+        samples = self.take_samples(inputs)
         depths = self.draw_depths() if model.training else {}
         outputs = model(**inputs, **depths, num_items_in_batch=num_items_in_batch)
         terms = {"recommendation": outputs.loss}
         if outputs.view_states is not None:
-            aligned = self.compare(*outputs.view_states.chunk(2), users).sum() / num_items_in_batch
+            aligned = self.compare(*outputs.view_states.chunk(2), samples).sum() / num_items_in_batch
             terms["trajectory_alignment"] = self.args.tla_weight * aligned
         if outputs.step_states is not None:
-            aligned = self.compare(outputs.step_states, outputs.user_states, users).sum() / num_items_in_batch
+            aligned = self.compare(outputs.step_states, outputs.user_states, samples).sum() / num_items_in_batch
             terms["step_alignment"] = self.args.sla_weight * aligned
         return terms, outputs
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ..data.sequence_augmentations import AugmentedView
 from ..data.sequence_collator import SequenceCollator, View, same_target_view
 from ..data.sequences import SequenceDataset
-from .contrastive_losses import contrast, info_nce
+from .contrastive_losses import GlobalSamples, contrast, info_nce
 from .rec_trainer import RecTrainer
 from .sequential_config import SequentialTrainingConfig
 
@@ -87,26 +87,25 @@ class SequentialTrainer(RecTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Any]:
         """The model's own losses and the contrastive ones."""
-        users = self.take_users(inputs)
+        samples = self.take_samples(inputs)
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         terms = {"recommendation": outputs.loss, **(outputs.auxiliary_losses or {})}
         if outputs.contrasts is not None:  # ReaRec's PRL
-            losses = torch.stack([contrast(*pair, users).sum() for pair in outputs.contrasts])
+            losses = torch.stack([contrast(*pair, samples).sum() for pair in outputs.contrasts])
             weight = self.accelerator.unwrap_model(model).config.contrastive_weight
             terms["thought_contrastive"] = weight * losses.mean() / num_items_in_batch
         if outputs.view_states is not None:
-            similarities = self.compare(*outputs.view_states.chunk(2), users).sum() / num_items_in_batch
+            similarities = self.compare(*outputs.view_states.chunk(2), samples).sum() / num_items_in_batch
             terms["contrastive"] = self.args.contrastive_weight * similarities
         return terms, outputs
 
-    def take_users(self, inputs: dict[str, Any]) -> torch.Tensor | None:
-        """Removes the users of the samples [G] from a batch; None where their samples are negatives of each other."""
-        users = inputs.pop("sample_users", None)
-        return None if self.args.same_user_negatives else users
+    def take_samples(self, inputs: dict[str, Any]) -> GlobalSamples:
+        """Removes the users of the samples [G] from a batch; without a contrastive loss there need not be any."""
+        return GlobalSamples(inputs.pop("sample_users", None), self.args.same_user_negatives)
 
-    def compare(self, first: torch.Tensor, second: torch.Tensor, users: torch.Tensor | None) -> torch.Tensor:
+    def compare(self, first: torch.Tensor, second: torch.Tensor, samples: GlobalSamples) -> torch.Tensor:
         """Contrastive loss of each sample between states [G, D] of two views."""
-        return info_nce(first, second, self.args.temperature, self.args.similarity, users)
+        return info_nce(first, second, self.args.temperature, self.args.similarity, samples)
 
 
 __all__ = ["SequentialTrainer"]

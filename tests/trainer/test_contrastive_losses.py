@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_latentrec.trainer.contrastive_losses import contrast, info_nce
+from hf_latentrec.trainer.contrastive_losses import GlobalSamples, contrast, info_nce
 from tests.models.lares import written_out
 
 
@@ -43,11 +43,12 @@ def test_one_sample_has_nothing_to_be_confused_with():
 def test_samples_of_a_user_are_no_negatives_of_each_other():
     first, second = torch.randn(2, 5, 3)
     users = torch.tensor([7, 3, 7, 7, 0])
-    losses = info_nce(first, second, users=users)
+    samples = GlobalSamples(users)
+    losses = info_nce(first, second, samples=samples)
     torch.testing.assert_close(losses.sum(), written_out.info_nce(first, second, users=users.tolist()))
     assert (losses[[0, 2, 3]] < info_nce(first, second)[[0, 2, 3]]).all()
     torch.testing.assert_close(losses[[1, 4]], info_nce(first, second)[[1, 4]])
-    there, back = contrast(first, second, users), contrast(second, first, users)
+    there, back = contrast(first, second, samples), contrast(second, first, samples)
     torch.testing.assert_close((there + back) / 2, losses)
 
 
@@ -69,3 +70,8 @@ def test_a_state_finds_its_counterpart_in_one_direction():
 def test_an_unknown_similarity():
     with pytest.raises(ValueError, match="similarity is 'euclid'; choose one of"):
         info_nce(torch.randn(2, 3), torch.randn(2, 3), similarity="euclid")
+
+
+def test_a_batch_that_does_not_say_whose_its_samples_are():
+    with pytest.raises(ValueError, match="has no sample_users; let the collator add them"):
+        info_nce(torch.randn(2, 3), torch.randn(2, 3), samples=GlobalSamples(None))
