@@ -6,9 +6,9 @@ Is RUN_B better than RUN_A, or is it chance? Paired tests over the users that bo
     python recipes/compare.py a/ranks/full.parquet b/ranks/full.parquet --output comparison.json --markdown
     python recipes/compare.py --a sasrec/1 sasrec/2 sasrec/3 --b lares/1 lares/2 lares/3
 
-A RUN is a folder that recipes/evaluate.py wrote, or one of its rank files. Prints one table per protocol: the metrics
-of A and B, the difference B - A with its bootstrap interval, and the p-values of a paired t-test and of Wilcoxon's
-signed-rank test, each also corrected for testing several metrics. No model is needed.
+A RUN is a folder that recipes/evaluate.py wrote, or a rank file, one of its own or of a training recipe. Prints one
+table per protocol: the metrics of A and B, the difference B - A with its bootstrap interval, and the p-values of a
+paired t-test and of Wilcoxon's signed-rank test, each also corrected for testing several metrics. No model is needed.
 
 With --a and --b a model is several runs, one per training seed, and a user's value is the mean over them. The tests
 then still speak of users: whether other seeds would agree is told by the spread that compare_seeds.py prints.

@@ -48,7 +48,8 @@ class EvaluationArguments(ProtocolArguments):
     top_k: int | None = field(
         default=None,
         metadata={
-            "help": f"Recommendations kept per user; default: {DEFAULT_TOP_K}, or num_beams where that is less."
+            "help": f"Recommendations kept per user; default: {DEFAULT_TOP_K} or the largest of the cutoffs, or "
+            "num_beams where that is less."
         },
     )
     eval_users: int | None = field(

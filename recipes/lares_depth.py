@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lares_evaluation import with_seed
 from sequential_arguments import SequentialDataArguments, SequentialTestArguments
 from sequential_setup import SequentialSetup
+from training_setup import HelpFormatter
 from training_stages import close
 from trl import TrlParser
 
@@ -156,4 +157,4 @@ def main(data_args: SequentialDataArguments, args: DepthArguments) -> None:
 ARGUMENTS = (SequentialDataArguments, DepthArguments)
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

@@ -20,6 +20,7 @@ from flr_arguments import TABLE_3, FLRConfig, FLRModelArguments, FLRStageArgumen
 from flr_factors import factor_table, measure_stages
 from title_arguments import TitleDataArguments
 from title_stages import TitleRecipe
+from training_setup import HelpFormatter
 from trl import TrlParser
 
 
@@ -55,6 +56,7 @@ def main(data_args: TitleDataArguments, model_args: FLRModelArguments, stage_arg
     FLRRecipe(stages, "flr_grpo", "flr", data_args, model_args, stage_args, args)()
 
 
+ARGUMENTS = (TitleDataArguments, FLRModelArguments, FLRStageArguments, FLRConfig)
+
 if __name__ == "__main__":
-    parser = TrlParser((TitleDataArguments, FLRModelArguments, FLRStageArguments, FLRConfig))
-    main(*parser.parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

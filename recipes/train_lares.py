@@ -31,6 +31,7 @@ from sequential_arguments import SequentialDataArguments
 from sequential_setup import SequentialSetup
 from showing import show_recommendations
 from train_sequential import check_metric
+from training_setup import HelpFormatter
 from training_stages import check_stages, close, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
 
@@ -171,4 +172,4 @@ def main(
 ARGUMENTS = (SequentialDataArguments, LaresModelArguments, LaresStageArguments, LaresRunConfig)
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

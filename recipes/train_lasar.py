@@ -28,7 +28,7 @@ from lasar_evaluation import evaluate_stage, make_evaluators, report, save_histo
 from lasar_stages import ANCHORS, LasarStage, code_processor, make_trainer, plan, starting_model
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from showing import show_recommendations
-from training_setup import DataArguments, load_splits, some_users
+from training_setup import DataArguments, HelpFormatter, load_splits, some_users
 from training_stages import check_stages, close, describe_data, describe_outcome, is_complete, run_stages, trained
 from trl import TrlParser
 
@@ -210,4 +210,4 @@ def main(
 ARGUMENTS = (DataArguments, LasarModelArguments, CoTArguments, LasarStageArguments, LasarConfig)
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

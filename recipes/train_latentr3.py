@@ -16,6 +16,7 @@ from __future__ import annotations
 from latentr3_arguments import LatentR3Config, LatentR3ModelArguments, LatentR3StageArguments, plan
 from title_arguments import TitleDataArguments
 from title_stages import TitleRecipe
+from training_setup import HelpFormatter
 from trl import TrlParser
 
 
@@ -29,6 +30,7 @@ def main(
     TitleRecipe(plan(model_args.num_thoughts), "lr_grpo", "sft", data_args, model_args, stage_args, args)()
 
 
+ARGUMENTS = (TitleDataArguments, LatentR3ModelArguments, LatentR3StageArguments, LatentR3Config)
+
 if __name__ == "__main__":
-    parser = TrlParser((TitleDataArguments, LatentR3ModelArguments, LatentR3StageArguments, LatentR3Config))
-    main(*parser.parse_args_and_config())
+    main(*TrlParser(ARGUMENTS, description=__doc__, formatter_class=HelpFormatter).parse_args_and_config())

@@ -36,6 +36,13 @@ class LaresTrainingConfig(SequentialTrainingConfig):
         ValueError: as [`SequentialTrainingConfig`]; for a negative weight, or a contrastive loss beside these.
     """
 
+    contrastive: str = field(
+        default="none",
+        metadata={
+            "help": "Leave it: LARES has alignments of its own, tla_weight and sla_weight.",
+            "choices": ["none"],
+        },
+    )
     tla_weight: float = field(default=0.1, metadata={"help": "Weight of the trajectory-level alignment."})
     sla_weight: float = field(default=0.5, metadata={"help": "Weight of the step-level alignment."})
     same_target: bool = field(
