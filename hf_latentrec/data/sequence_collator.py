@@ -49,11 +49,11 @@ class SequenceCollator:
 
     def __init__(self, dataset: SequenceDataset, views: Sequence[View | None] = (), seed: int = 0):
         self.dataset, self.views, self.seed = dataset, tuple(views), seed
-        self.epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that outlive an epoch see it, too
 
     def set_epoch(self, epoch: int) -> None:
         """Selects what the views draw in that epoch; the trainer calls this."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         if self.dataset.packed:  # long sequences first, so that short ones fill up what they leave
@@ -80,7 +80,7 @@ class SequenceCollator:
         """Rows of a view, and in which of them and where the state of each sample is."""
         if view is None:
             return layout.inputs(), labels.ne(IGNORE_INDEX).numpy().nonzero()
-        sequences = view(self.dataset, samples, self.seed, self.epoch)
+        sequences = view(self.dataset, samples, self.seed, int(self._epoch))
         layout = _Layout(sequences, self.dataset)
         return layout.inputs(), layout.ends()
 

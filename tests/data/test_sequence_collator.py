@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 
 from hf_latentrec import ItemTable
 from hf_latentrec.data import SequenceDataset
@@ -125,3 +126,16 @@ def test_views_change_with_the_epoch_and_not_with_the_call():
 def test_rows_are_filled_one_after_the_other():
     row, start = next_fit(np.array([4, 3, 1, 2, 2, 1]), width=4)
     assert row.tolist() == [0, 1, 1, 2, 2, 3] and start.tolist() == [0, 0, 3, 0, 2, 0]
+
+
+def test_workers_that_outlive_an_epoch_draw_new_views():
+    dataset = make_dataset(packed=True)
+    collator = SequenceCollator(dataset, (None, same_target_view))
+    loader = DataLoader(dataset, batch_size=len(dataset), collate_fn=collator, num_workers=1, persistent_workers=True)
+    found, expected = [], []
+    for epoch in range(4):
+        collator.set_epoch(epoch)
+        found += [batch["view_input_ids"] for batch in loader]
+        expected.append(collator([dataset[row] for row in range(len(dataset))])["view_input_ids"])
+    torch.testing.assert_close(found, expected)
+    assert any(view.shape != found[0].shape or not torch.equal(view, found[0]) for view in found)
