@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .lora import unwrap_lora
@@ -79,6 +79,28 @@ class ValidatingTrainer(Trainer):
             self._save_checkpoint(self.model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
         return metrics
+
+    # Early stopping, also of a run that is resumed
+
+    def _load_callback_state(self) -> None:
+        super()._load_callback_state()
+        patience = self.args.early_stopping_patience
+        for callback in self._early_stopping() if patience is not None else ():
+            callback.early_stopping_patience = patience  # came back with that of the checkpoint
+
+    def _run_epoch(self, *args, **kwargs):
+        # A run that had stopped early, and was cut before it was tested, would train on.
+        if any(
+            stop.early_stopping_patience_counter >= stop.early_stopping_patience for stop in self._early_stopping()
+        ):
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [
+            callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
+        ]
 
 
 __all__ = ["ValidatingTrainer"]

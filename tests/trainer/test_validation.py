@@ -227,6 +227,20 @@ def test_a_resumed_run_goes_on_counting(make_trainer, stop):
     assert resumed.state.global_step == whole.state.global_step == 6 and resumed.evaluator.values == []
 
 
+def test_a_run_that_had_stopped_stays_stopped_when_it_is_resumed(make_trainer):
+    whole = make_trainer(Scripted(0.5, 0.4, 0.3, 0.2), early_stopping_patience=3, save_total_limit=9)
+    whole.train()
+    last = f"{whole.args.output_dir}/checkpoint-6"
+    resumed = make_trainer(Scripted(), early_stopping_patience=3, save_total_limit=9)
+    resumed.train(resume_from_checkpoint=last)
+    assert resumed.state.global_step == 6
+    assert_weights(resumed.model, whole.model.state_dict())
+    # The patience of now counts, not that of the checkpoint.
+    patient = make_trainer(Scripted(0.1), early_stopping_patience=5, save_total_limit=9)
+    patient.train(resume_from_checkpoint=last)
+    assert patient.state.global_step == 8 and patient.evaluator.values == []
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
