@@ -92,6 +92,7 @@ def info_nce(
     temperature: float = 1.0,
     similarity: str = "dot",
     samples: GlobalSamples | None = None,
+    within_views: bool = False,
 ) -> torch.Tensor:
     r"""
     Each sample's view has to be found among the views of all samples, in both directions (LARES, Eq. 8 and 9).
@@ -107,6 +108,8 @@ def info_nce(
         temperature (`float`, *optional*, defaults to 1.0): tau.
         similarity (`str`, *optional*, defaults to `"dot"`): s; `"dot"` or `"cosine"`.
         samples ([`GlobalSamples`], *optional*): whose they are; by default all others are negatives.
+        within_views (`bool`, *optional*, defaults to `False`):
+            Whether the others of a sample's own view are negatives, too: twice as many (CL4SRec, DuoRec).
 
     Returns:
         `torch.Tensor` [G], float32.
@@ -126,8 +129,8 @@ def info_nce(
         first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
     samples = samples or _of_any_user(first)
     all_first, all_second = samples.gather([first, second])
-    there = _find_own(first / temperature, all_second, samples)
-    back = _find_own(second / temperature, all_first, samples)
+    there = _find_own(first / temperature, all_second, samples, all_first if within_views else None)
+    back = _find_own(second / temperature, all_first, samples, all_second if within_views else None)
     return (there + back) / 2
 
 
@@ -157,12 +160,23 @@ def _of_any_user(states_GD: torch.Tensor) -> GlobalSamples:
     return GlobalSamples(torch.zeros(len(states_GD), dtype=torch.int64, device=states_GD.device), True)
 
 
-def _find_own(states_GD: torch.Tensor, counterparts_PD: torch.Tensor, samples: GlobalSamples) -> torch.Tensor:
-    scores_GP = states_GD @ counterparts_PD.T
-    if samples.left_out_GP is not None:
-        scores_GP = scores_GP.masked_fill(samples.left_out_GP, -torch.inf)
+def _find_own(
+    states_GD: torch.Tensor,
+    counterparts_PD: torch.Tensor,
+    samples: GlobalSamples,
+    own_view_PD: torch.Tensor | None = None,
+) -> torch.Tensor:
+    def scores(others_PD: torch.Tensor) -> torch.Tensor:
+        scores_GP = states_GD @ others_PD.T
+        return scores_GP if samples.left_out_GP is None else scores_GP.masked_fill(samples.left_out_GP, -torch.inf)
+
+    scores_GN = scores(counterparts_PD)
+    if own_view_PD is not None:
+        within_GP = scores(own_view_PD)
+        within_GP.diagonal(samples.start).fill_(-torch.inf)  # the sample itself
+        scores_GN = torch.cat([scores_GN, within_GP], dim=1)
     own = torch.arange(samples.start, samples.start + len(states_GD), device=states_GD.device)
-    return F.cross_entropy(scores_GP, own, reduction="none")
+    return F.cross_entropy(scores_GN, own, reduction="none")
 
 
 __all__ = ["SIMILARITIES", "GlobalSamples", "contrast", "info_nce"]

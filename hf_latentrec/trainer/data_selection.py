@@ -20,6 +20,7 @@ from ..data.sequences import IGNORE_INDEX, SequenceDataset
 from ..models.modes import eval_mode
 from .initial_states import initial_states
 from .rollout_trainer import seeded_generator
+from .sequence_checks import check_sequences
 
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def select_samples(
         `np.ndarray` [selected], int64, ascending: numbers of samples. The same on every process.
 
     Raises:
-        ValueError: where no sample is selected.
+        ValueError: where no sample is selected, or the data set does not fit the model.
     """
+    check_sequences(dataset, model, "select_samples: the data set")
     state, collator = PartialState(), NumberedCollator(dataset)
     key = int(torch.randint(2**62, (), generator=seeded_generator(seed, "selection", 0)))
     starts = range(0, len(dataset), batch_size)[state.process_index :: state.num_processes]
@@ -117,6 +119,7 @@ class SelectedSamples:
             )
         self.dataset, self.num_samples = dataset, len(np.unique(samples))
         self.packed, self.max_history = dataset.packed, dataset.max_history
+        self.items_fingerprint = dataset.items_fingerprint
         self._is_selected = np.zeros(dataset.num_samples, dtype=bool)
         self._is_selected[samples] = True
         self._rows = np.unique(dataset.sample_row[samples])

@@ -13,14 +13,17 @@ import torch
 from torch import nn
 
 from ..data.sequence_collator import NumberedCollator
+from ..data.sequences import SequenceDataset
 from ..models.lares.rollouts import RolloutOutput
 from ..models.modes import eval_mode, in_mode
 from .advantages import group_advantage
+from .data_selection import SelectedSamples
 from .initial_states import initial_states
 from .lares_grpo_config import LaresGRPOConfig
 from .losses import clipped_policy_loss, kl_k3
 from .rewards import IGNORE_INDEX, rank_ndcg_reward, recall_reward
 from .rollout_trainer import RolloutTrainer
+from .sequence_checks import check_sequences
 
 
 REWARD_FUNCS = {"recall": recall_reward, "ndcg": rank_ndcg_reward}
@@ -56,8 +59,8 @@ class LaresGRPOTrainer(RolloutTrainer):
         kwargs: as for [`RecTrainer`]; batches are those of a [`NumberedCollator`].
 
     Raises:
-        ValueError: as [`RolloutTrainer`], or for a model without random initial states that has no dropout either,
-            whose rollouts would all be the same.
+        ValueError: as [`RolloutTrainer`]; for a data set that does not fit the model, or a model without random
+            initial states that has no dropout either, whose rollouts would all be the same.
 
     Example:
         >>> trainer = LaresGRPOTrainer(
@@ -72,18 +75,28 @@ class LaresGRPOTrainer(RolloutTrainer):
 
     def __init__(self, model: nn.Module, args: LaresGRPOConfig, *, train_dataset: Any = None, **kwargs: Any):
         if train_dataset is not None:
+            self.check_dataset(model, train_dataset)
             kwargs.setdefault("data_collator", NumberedCollator(train_dataset))
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         self._explores_by_dropout = False
+
+    def check_dataset(self, model: nn.Module, dataset: Any) -> None:
+        """Raises a `ValueError` where a data set does not fit the model."""
+        name = f"{type(self).__name__}: train_dataset"
+        if not isinstance(dataset, SequenceDataset | SelectedSamples):
+            raise ValueError(
+                f"{name} is a {type(dataset).__name__}; pass SequenceDataset(examples, items) or SelectedSamples of it"
+            )
+        check_sequences(dataset, model, name)
 
     def prepare_policy(self, model: nn.Module) -> None:
         """Raises where all rollouts of a sample would be the same."""
         config = model.config
         has_dropout = not self.args.disable_dropout and max(config.dropout, config.attention_dropout) > 0
-        if config.initial_std == 0 and not has_dropout:
+        if config.initial_std * config.initial_scale == 0 and not has_dropout:
             raise ValueError(
-                "LaresGRPOTrainer: initial_std is 0 and there is no dropout, so all rollouts of a sample are alike; "
-                "train a model with initial_std above 0"
+                f"LaresGRPOTrainer: initial_std is {config.initial_std:g}, initial_scale {config.initial_scale:g} and "
+                "there is no dropout, so all rollouts of a sample are alike; train a model with both above 0"
             )
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..data.sequence_collator import View, same_target_view
 from ..models.lares.recurrent_depth import draw_num_steps
+from .contrastive_losses import GlobalSamples, info_nce
 from .sequential_config import SequentialTrainingConfig
 from .sequential_trainer import SequentialTrainer
 
@@ -83,6 +84,10 @@ class LaresTrainer(SequentialTrainer):
         if args.tla_weight == 0:
             return ()
         return None, same_target_view if args.same_target else None
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor, samples: GlobalSamples) -> torch.Tensor:
+        """Eq. 8 or 9 of each sample between states [G, D]."""
+        return info_nce(first, second, self.args.temperature, self.args.similarity, samples)
 
     def draw_depths(self) -> dict[str, int]:
         """Steps of the recommendation pass and of the views, and the intermediate step of Eq. 9, if there is one."""

@@ -14,6 +14,7 @@ from ..data.sequence_collator import SequenceCollator, View, same_target_view
 from ..data.sequences import SequenceDataset
 from .contrastive_losses import GlobalSamples, contrast, info_nce
 from .rec_trainer import RecTrainer
+from .sequence_checks import check_sequences
 from .sequential_config import SequentialTrainingConfig
 
 
@@ -49,20 +50,7 @@ class SequentialTrainer(RecTrainer):
         name = f"{type(self).__name__}: {argument}"
         if not isinstance(dataset, SequenceDataset):
             raise ValueError(f"{name} is a {type(dataset).__name__}; pass SequenceDataset(examples, items)")
-        if dataset.packed and not model.causal:
-            raise ValueError(
-                f"{name} is packed, but {type(model).__name__} looks at the whole window, so a pass gives the state "
-                "of one history only; pass SequenceDataset(..., packed=False)"
-            )
-        if dataset.max_history > model.config.max_history:
-            raise ValueError(
-                f"{name} has max_history {dataset.max_history}, but the model reads {model.config.max_history}; pass "
-                f"SequenceDataset(..., max_history={model.config.max_history})"
-            )
-        if model.items is not None and dataset.items_fingerprint != model.items.fingerprint:
-            raise ValueError(
-                f"{name} numbers items by another table than the model; pass SequenceDataset(examples, model.items)"
-            )
+        check_sequences(dataset, model, name)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As in transformers; the collator is that of the data set, without views."""
@@ -104,8 +92,8 @@ class SequentialTrainer(RecTrainer):
         return GlobalSamples(inputs.pop("sample_users", None), self.args.same_user_negatives)
 
     def compare(self, first: torch.Tensor, second: torch.Tensor, samples: GlobalSamples) -> torch.Tensor:
-        """Contrastive loss of each sample between states [G, D] of two views."""
-        return info_nce(first, second, self.args.temperature, self.args.similarity, samples)
+        """Contrastive loss of each sample between states [G, D] of two views; the others of both are its negatives."""
+        return info_nce(first, second, self.args.temperature, self.args.similarity, samples, within_views=True)
 
 
 __all__ = ["SequentialTrainer"]

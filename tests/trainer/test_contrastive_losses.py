@@ -52,6 +52,14 @@ def test_samples_of_a_user_are_no_negatives_of_each_other():
     torch.testing.assert_close((there + back) / 2, losses)
 
 
+@pytest.mark.parametrize("users", [None, [7, 3, 7, 7, 0]])
+def test_negatives_of_both_views(users):
+    first, second = torch.randn(2, 5, 3)
+    samples = None if users is None else GlobalSamples(torch.tensor(users))
+    found = info_nce(first, second, 0.5, samples=samples, within_views=True).sum()
+    torch.testing.assert_close(found, written_out.info_nce(first, second, 0.5, users, within_views=True))
+
+
 def test_half_precision_is_compared_in_float32():
     first, second = torch.randn(2, 5, 3).bfloat16()
     losses = info_nce(first, second)

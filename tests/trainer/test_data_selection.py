@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from hf_latentrec.data import NumberedCollator
-from hf_latentrec.trainer import SelectedSamples, load_selection, save_selection, select_samples
+from hf_latentrec import ItemTable
+from hf_latentrec.data import NumberedCollator, SequenceDataset
+from hf_latentrec.trainer import (
+    LaresGRPOConfig,
+    LaresGRPOTrainer,
+    SelectedSamples,
+    load_selection,
+    save_selection,
+    select_samples,
+)
 from hf_latentrec.trainer.initial_states import initial_states
 from hf_latentrec.trainer.rollout_trainer import seeded_generator
 from tests.trainer.lares_toys import make_toy
@@ -55,6 +63,23 @@ def test_nothing_within_reach_is_an_error():
     model, dataset, _ = make_toy()
     with pytest.raises(ValueError, match=r"of \d+ samples none .* first 0 items in 1 trials"):
         select_samples(model, dataset, num_trials=1, top=0)
+
+
+def test_a_data_set_that_is_not_the_models_is_refused(tmp_path):
+    model, dataset, splits = make_toy()
+    ids = model.items.item_ids
+    others = {
+        "numbers items by another table": SequenceDataset(splits["train"], ItemTable(ids[::-1]), max_history=6),
+        "has max_history 7, but the model reads 6": SequenceDataset(splits["train"], model.items, max_history=7),
+    }
+    for message, other in others.items():
+        with pytest.raises(ValueError, match=f"select_samples: the data set {message}"):
+            select_samples(model, other)
+        for data in (other, SelectedSamples(other, np.arange(3))):
+            with pytest.raises(ValueError, match=f"LaresGRPOTrainer: train_dataset {message}"):
+                LaresGRPOTrainer(model, LaresGRPOConfig(tmp_path, use_cpu=True), train_dataset=data)
+    with pytest.raises(ValueError, match="train_dataset is a Dataset; pass SequenceDataset"):
+        LaresGRPOTrainer(model, LaresGRPOConfig(tmp_path, use_cpu=True), train_dataset=splits["train"])
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -261,10 +261,12 @@ def test_dropout_differs_between_rollouts(make_trainer):
 
 
 def test_rollouts_that_would_all_be_the_same_are_refused(make_trainer):
-    with pytest.raises(ValueError, match="initial_std is 0 and there is no dropout"):
+    with pytest.raises(ValueError, match="initial_std is 0, .*there is no dropout"):
         make_trainer(toy={"initial_std": 0.0})
-    with pytest.raises(ValueError, match="initial_std is 0 and there is no dropout"):
+    with pytest.raises(ValueError, match="initial_std is 0, .*there is no dropout"):
         make_trainer(toy={"initial_std": 0.0, "dropout": 0.3}, disable_dropout=True)
+    with pytest.raises(ValueError, match="initial_scale 0 and there is no dropout"):
+        make_trainer(toy={"initial_scale": 0.0})
 
 
 def test_a_resumed_run_goes_on_to_the_same_weights(tmp_path):

@@ -96,16 +96,20 @@ def info_nce(
     second: Sequence[torch.Tensor],
     temperature: float = 1.0,
     users: Sequence[int] | None = None,
+    within_views: bool = False,
 ) -> torch.Tensor:
-    """Sum over samples of Eq. 8 or 9, with the dot product; with `users`, without other samples of the same user."""
+    """Sum over samples of Eq. 8 or 9, with the dot product; with `users`, without other samples of the same user; with
+    `within_views`, with the negatives of CL4SRec and DuoRec."""
     users = range(len(first)) if users is None else users
 
-    def one_way(x_D: torch.Tensor, own: int, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    def one_way(x_D: torch.Tensor, own: int, others: Sequence[torch.Tensor], mine: Sequence[torch.Tensor]):
         weights = [(x_D @ y_D / temperature).exp() for y_D in others]
         counted = [weight for p, weight in enumerate(weights) if p == own or users[p] != users[own]]
+        if within_views:
+            counted += [(x_D @ z_D / temperature).exp() for p, z_D in enumerate(mine) if users[p] != users[own]]
         return -(weights[own] / sum(counted)).log()
 
     return sum(
-        (one_way(x_D, g, second) + one_way(y_D, g, first)) / 2
+        (one_way(x_D, g, second, first) + one_way(y_D, g, first, second)) / 2
         for g, (x_D, y_D) in enumerate(zip(first, second, strict=True))
     )
