@@ -41,7 +41,7 @@ def item_cross_entropy(
         >>> torch.allclose(item_cross_entropy(states, items, targets), expected)
         True
     """
-    return _SummedCrossEntropy.apply(states, item_embeddings, targets, bias)
+    return _SummedCrossEntropy.apply(states, item_embeddings, targets, bias, torch.is_grad_enabled())
 
 
 def item_log_probs(
@@ -69,29 +69,27 @@ def item_log_probs(
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states, item_embeddings, targets, bias):
+    def forward(ctx, states, item_embeddings, targets, bias, with_gradients):
         states_GD, items_ID = states.detach().float(), item_embeddings.detach().float()
-        grads = _Gradients(states_GD, items_ID, bias)
+        grads = _Gradients(states_GD, items_ID, bias) if with_gradients else None
         loss = states_GD.new_zeros(())
         for rows, scores_CI in _chunks(states_GD, items_ID, bias):
             targets_C = targets[rows]
             target_scores_C = scores_CI.gather(1, targets_C[:, None])[:, 0]
             log_sums_C, sums_C1 = _exponentiate(scores_CI)
             loss += (log_sums_C - target_scores_C).sum()
-            grads.add(rows, scores_CI, 1 / sums_C1, targets_C, None)
-        ctx.save_for_backward(*grads.tensors)
-        ctx.dtypes = states.dtype, item_embeddings.dtype
+            if with_gradients:
+                grads.add(rows, scores_CI, 1 / sums_C1, targets_C, None)
+        if with_gradients:
+            ctx.save_for_backward(*grads.tensors)
+            ctx.dtypes = [tensor.dtype for tensor in (states, item_embeddings, bias) if tensor is not None]
         return loss
 
     @staticmethod
     def backward(ctx, grad_loss):
-        grad_states, grad_items, *grad_bias = ctx.saved_tensors
-        return (
-            (grad_states * grad_loss).to(ctx.dtypes[0]),
-            (grad_items * grad_loss).to(ctx.dtypes[1]),
-            None,
-            grad_bias[0] * grad_loss if grad_bias else None,
-        )
+        grads = ((grad * grad_loss).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
+        grad_states, grad_items, *grad_bias = grads
+        return grad_states, grad_items, None, *(grad_bias or [None]), None
 
 
 class _ItemLogProbs(torch.autograd.Function):
@@ -115,7 +113,8 @@ class _ItemLogProbs(torch.autograd.Function):
             probs_CI = scores_CI.sub_(log_sums_G[rows, None]).exp_()
             grads.add(rows, probs_CI, -grad_G[rows, None], targets[rows], -grad_G[rows, None])
         grad_states, grad_items, *grad_bias = grads.tensors
-        return grad_states.to(states.dtype), grad_items.to(item_embeddings.dtype), None, *(grad_bias or [None])
+        grad_bias = [grad.to(bias.dtype) for grad in grad_bias] or [None]
+        return grad_states.to(states.dtype), grad_items.to(item_embeddings.dtype), None, *grad_bias
 
 
 class _Gradients:
@@ -125,7 +124,7 @@ class _Gradients:
         self.states_GD, self.items_ID = states_GD, items_ID
         self.tensors = [torch.empty_like(states_GD), torch.zeros_like(items_ID)]
         if bias is not None:
-            self.tensors.append(torch.zeros_like(bias))
+            self.tensors.append(torch.zeros_like(bias, dtype=torch.float32))
 
     def add(
         self,
@@ -170,6 +169,12 @@ def _exponentiate(scores_CI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     largest_C1 = scores_CI.amax(-1, keepdim=True)
     sums_C1 = scores_CI.sub_(largest_C1).exp_().sum(-1, keepdim=True)
     return (sums_C1.log() + largest_C1)[:, 0], sums_C1
+
+
+def exact_scores(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Scores [B, I] of vectors [I, D] for states [B, D], in float32, also under autocast: rounded, many would tie."""
+    with torch.autocast(states.device.type, enabled=False):
+        return states.float() @ vectors.float().T
 
 
 Scorer = Callable[[slice], torch.Tensor]

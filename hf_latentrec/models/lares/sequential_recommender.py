@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from .configuration_sequential import SequentialConfig
-from .item_scores import item_cross_entropy
+from .item_scores import exact_scores, item_cross_entropy
 from .item_table import ITEMS_FILE, ItemTable
 from .recommending import RecommendingMixin
 from .safe_weights import SafeWeightsMixin
@@ -104,7 +104,7 @@ class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel
 
     def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
         """Scores [B, block] of a block of item rows for states [B, D], in a new tensor: the caller writes into it."""
-        return states @ self.item_embeddings[items].T
+        return exact_scores(states, self.item_embeddings[items])
 
     @property
     def item_embeddings(self) -> torch.Tensor:
@@ -188,9 +188,9 @@ class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel
             items (`ItemTable`): the items of now, in their order, then the new ones.
 
         Raises:
-            ValueError: where the table does not start with the items of now.
+            ValueError: where the table does not start with the items of now, or for a model that only counts.
         """
-        old = self._require_items()
+        old, embedding = self._require_items(), self._embeddings_to_resize()
         if items.item_ids[: len(old)] != old.item_ids:
             row = next((row for row, pair in enumerate(zip(old.item_ids, items.item_ids)) if pair[0] != pair[1]), None)  # noqa: B905
             found = f"row {row} holds {items.item_ids[row]!r}" if row is not None else f"it ends after {len(items)}"
@@ -200,7 +200,6 @@ class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel
             )
         popularity = np.zeros(len(items), dtype=np.int64)
         popularity[: len(old)] = 1 if old.popularity is None else old.popularity
-        embedding = self.get_input_embeddings()
         grown = nn.Embedding(
             len(items) + 1, embedding.embedding_dim, padding_idx=0, device=self.device, dtype=embedding.weight.dtype
         )
@@ -210,6 +209,14 @@ class SequentialRecommender(RecommendingMixin, SafeWeightsMixin, PreTrainedModel
         self.set_input_embeddings(grown)
         self.config.num_items = len(items)
         self.items = ItemTable(items.item_ids, items.titles, popularity)
+
+    def _embeddings_to_resize(self) -> nn.Embedding:
+        try:
+            return self.get_input_embeddings()
+        except NotImplementedError:
+            raise ValueError(
+                f"{type(self).__name__} has no item embeddings to resize; make a new one of the new catalog"
+            ) from None
 
     # Files
 

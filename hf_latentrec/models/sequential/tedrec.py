@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 
 from ..lares.configuration_sequential import SequentialConfig
 from ..lares.frequency_layers import window_mask
+from ..lares.item_scores import exact_scores
 from ..lares.item_table import ItemTable
 from ..lares.sequence_encoders import LayerStack, TransformerLayer
 from ..lares.text_fusion import TextFusion
@@ -97,7 +98,7 @@ class TedRecForSequentialRecommendation(WholeWindow, EmbeddingRecommender):
 
     def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
         """Scores [B, block] of a block of item rows for states [B, D]."""
-        return F.normalize(states, dim=-1) @ self._item_vectors(items).T
+        return exact_scores(F.normalize(states, dim=-1), self._item_vectors(items))
 
     def item_loss(
         self, states: torch.Tensor, targets: torch.Tensor, negative_ids: torch.Tensor | None = None

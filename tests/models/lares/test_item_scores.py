@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from hf_latentrec.models.lares import item_scores
 from hf_latentrec.models.lares.item_scores import (
+    exact_scores,
     item_blocks,
     item_cross_entropy,
     item_log_probs,
@@ -72,10 +73,11 @@ def test_large_scores_do_not_overflow():
     torch.testing.assert_close(item_log_probs(states, items, TARGETS), -expected)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("function", [item_cross_entropy, item_log_probs])
-def test_half_precision_is_summed_in_float32(function):
-    inputs = [tensor.detach().bfloat16().requires_grad_() for tensor in make_inputs(False)]
-    result = function(*inputs, TARGETS).sum()
+def test_half_precision_is_summed_in_float32(function, with_bias):
+    states, items, *bias = inputs = [tensor.detach().bfloat16().requires_grad_() for tensor in make_inputs(with_bias)]
+    result = function(states, items, TARGETS, *bias).sum()
     assert result.dtype == torch.float32
     expected = expected_losses(*(tensor.float() for tensor in inputs)).sum()
     torch.testing.assert_close(result.abs(), expected)
@@ -93,6 +95,22 @@ def test_autocast_changes_nothing(function):
     torch.testing.assert_close(cast, plain)
     for found, wanted in zip(torch.autograd.grad(cast, inputs), torch.autograd.grad(plain, inputs), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+def test_a_loss_without_gradients_makes_none(monkeypatch):
+    states, items = make_inputs(False)
+    expected = item_cross_entropy(states, items, TARGETS)
+    monkeypatch.setattr(item_scores, "_Gradients", None)
+    with torch.no_grad():
+        torch.testing.assert_close(item_cross_entropy(states, items, TARGETS), expected.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_are_not_rounded_under_autocast(dtype):
+    states, items = (tensor.detach().to(dtype) for tensor in make_inputs(False))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = exact_scores(states, items)
+    torch.testing.assert_close(found, states.float() @ items.float().T)
 
 
 @pytest.mark.parametrize("function", [item_cross_entropy, item_log_probs])

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel
 
-from hf_latentrec import ItemKNNConfig, ItemKNNRecommender, PopularityConfig, PopularityRecommender
+from hf_latentrec import ItemKNNConfig, ItemKNNRecommender, ItemTable, PopularityConfig, PopularityRecommender
 from hf_latentrec.data import SequenceDataset
 from hf_latentrec.models.lares import recommending
 from hf_latentrec.trainer import SequentialTrainer, SequentialTrainingConfig
@@ -109,6 +109,15 @@ def test_the_catalog_may_grow(make_model, name):
     else:
         assert (after[:4] == before).all()
         assert (model.rank_targets(histories, ["i13"] * 5) == 0).all()
+
+
+def test_a_model_that_only_counts_has_nothing_to_resize():
+    for model in (
+        PopularityRecommender(PopularityConfig(num_items=2), items=ItemTable(["a", "b"], popularity=[1, 2])),
+        ItemKNNRecommender(ItemKNNConfig(num_items=2), items=ItemTable(["a", "b"])),
+    ):
+        with pytest.raises(ValueError, match="no item embeddings to resize; make a new one"):
+            model.resize_item_embeddings(ItemTable(["a", "b", "c"]))
 
 
 def rings(num_users: int = 12) -> Dataset:
