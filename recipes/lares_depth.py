@@ -78,7 +78,8 @@ def measure_depths(
             f"{evaluator.split_fingerprint}; use the same data and data arguments"
         )
     state, path = PartialState(), folder / DEPTHS_FILE
-    how = {"protocol": protocol, "num_states": num_states, "num_examples": len(evaluator.examples)}
+    num_examples, cutoffs = len(evaluator.examples), list(evaluator.ks)
+    how = {"protocol": protocol, "num_states": num_states, "num_examples": num_examples, "cutoffs": cutoffs}
     saved = read_depths(path, how)
     state.wait_for_everyone()  # before any of them writes
     for number in steps:
@@ -102,10 +103,10 @@ def read_depths(path: Path, how: Mapping[str, Any]) -> Depths:
         return {}
     saved = json.loads(path.read_text())
     for name, now in how.items():
-        if saved[name] != now:
+        if saved.get(name) != now:
             raise ValueError(
-                f"{path} was measured with {name} {saved[name]!r}, but now that is {now!r}; remove it, and it is made "
-                "anew"
+                f"{path} was measured with {name} {saved.get(name)!r}, but now that is {now!r}; remove it, and it is "
+                "made anew"
             )
     return {int(number): metrics for number, metrics in saved["depths"].items()}
 

@@ -196,11 +196,12 @@ class Search:
 
     def arguments(self, params: Mapping[str, Any]) -> str:
         """Values that were found as arguments of train_sequential.py."""
-        plain = {f.name for f in (*fields(SequentialModelArguments), *fields(SequentialRunConfig))}
+        # The model and the trainer may both have a setting of a name; it is the model's that was searched then.
+        named = {f.name for f in fields(SequentialModelArguments)}
+        unnamed = {name: value for name, value in params.items() if name in self.model_names and name not in named}
         called = {} if self.causal else {"per_device_train_batch_size": "unpacked_batch_size"}
-        words = [f"--{called.get(name, name)} {value}" for name, value in params.items() if name in plain]
-        others = {name: value for name, value in params.items() if name not in plain}
-        return " ".join([*words, *([f"--model_settings '{json.dumps(others)}'"] if others else [])])
+        words = [f"--{called.get(name, name)} {value}" for name, value in params.items() if name not in unnamed]
+        return " ".join([*words, *([f"--model_settings '{json.dumps(unnamed)}'"] if unnamed else [])])
 
 
 class RemoveCheckpoints(TrainerCallback):

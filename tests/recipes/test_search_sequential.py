@@ -116,6 +116,14 @@ def test_rows_of_whole_windows_have_a_batch_size_of_their_own(data_dir, tmp_path
     assert found == "--unpacked_batch_size 32 --model_settings '{\"frequency_weight\": 0.9}'"
 
 
+def test_a_name_that_model_and_trainer_share_is_the_models(data_dir, tmp_path, capsys):
+    space = {"temperature": [0.5], "learning_rate": [0.01]}
+    run(f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--model=rearec_prl", "--n_trials=1",
+        f"--search_space={json.dumps(space)}", "--num_train_epochs=1")  # fmt: skip
+    found = capsys.readouterr().out.strip().splitlines()[-1].strip()
+    assert found == "--learning_rate 0.01 --model_settings '{\"temperature\": 0.5}'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -143,9 +143,13 @@ def test_depths_are_tested_drawn_and_kept(out, data_dir, capsys):
     assert (out / "rpt" / "depths.json").stat().st_mtime_ns == before and (out / "again.png").exists()
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(("1 ", "3 ", "5 ")) for line in lines) == 6
-    arguments = [argument.replace("eval_seeds=2", "eval_seeds=1") for argument in arguments]
-    with pytest.raises(ValueError, match="was measured with num_states 2, but now that is 1; remove it"):
-        lares_depth.main(*TrlParser(lares_depth.ARGUMENTS).parse_args_and_config(arguments))
+    for replaced, message in {
+        ("--eval_seeds=2", "--eval_seeds=1"): "num_states 2, but now that is 1",
+        ("10", "9"): r"cutoffs \[5, 10\], but now that is \[5, 9\]",
+    }.items():
+        others = [replaced[1] if argument == replaced[0] else argument for argument in arguments]
+        with pytest.raises(ValueError, match=f"was measured with {message}; remove it"):
+            lares_depth.main(*TrlParser(lares_depth.ARGUMENTS).parse_args_and_config(others))
 
 
 def test_a_complete_run_has_nothing_left_to_do(out, data_dir, capsys):
