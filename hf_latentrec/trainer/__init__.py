@@ -13,7 +13,7 @@ from .advantages import (
 )
 from .candidate_groups import candidate_diversity, repair_groups
 from .checkpoints import last_complete_checkpoint
-from .contrastive_losses import info_nce
+from .contrastive_losses import GlobalSamples, info_nce
 from .data_selection import SelectedSamples, load_selection, save_selection, select_samples
 from .factor_losses import FactorLossConfig
 from .flr_grpo_config import FLRGRPOConfig
@@ -77,6 +77,7 @@ __all__ = [
     "FLRGRPOTrainer",
     "FLRSFTConfig",
     "FLRSFTTrainer",
+    "GlobalSamples",
     "FactorLossConfig",
     "GroupAdvantage",
     "LASARGRPOConfig",

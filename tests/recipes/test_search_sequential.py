@@ -108,20 +108,27 @@ def test_what_was_found_is_understood_by_the_training_recipe(out, data_dir, tmp_
         assert settings[name] == best[name]
 
 
-def test_rows_of_whole_windows_have_a_batch_size_of_their_own(data_dir, tmp_path, capsys):
-    space = {"per_device_train_batch_size": [32], "frequency_weight": [0.9]}
-    run(f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--model=bsarec", "--n_trials=1",
+@pytest.mark.parametrize(
+    ("model", "space", "expected"),
+    [
+        # Rows of whole windows have a batch size of their own.
+        (
+            "bsarec",
+            {"per_device_train_batch_size": [32], "frequency_weight": [0.9]},
+            "--unpacked_batch_size 32 --model_settings '{\"frequency_weight\": 0.9}'",
+        ),
+        # Model and trainer both have a temperature; the model's is searched.
+        (
+            "rearec_prl",
+            {"temperature": [0.5], "learning_rate": [0.01]},
+            "--learning_rate 0.01 --model_settings '{\"temperature\": 0.5}'",
+        ),
+    ],
+)
+def test_what_was_found_is_printed_as_arguments(data_dir, tmp_path, capsys, model, space, expected):
+    run(f"--data_dir={data_dir}", f"--output_dir={tmp_path}", f"--model={model}", "--n_trials=1",
         f"--search_space={json.dumps(space)}", "--num_train_epochs=1")  # fmt: skip
-    found = capsys.readouterr().out.strip().splitlines()[-1].strip()
-    assert found == "--unpacked_batch_size 32 --model_settings '{\"frequency_weight\": 0.9}'"
-
-
-def test_a_name_that_model_and_trainer_share_is_the_models(data_dir, tmp_path, capsys):
-    space = {"temperature": [0.5], "learning_rate": [0.01]}
-    run(f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--model=rearec_prl", "--n_trials=1",
-        f"--search_space={json.dumps(space)}", "--num_train_epochs=1")  # fmt: skip
-    found = capsys.readouterr().out.strip().splitlines()[-1].strip()
-    assert found == "--learning_rate 0.01 --model_settings '{\"temperature\": 0.5}'"
+    assert capsys.readouterr().out.strip().splitlines()[-1].strip() == expected
 
 
 @pytest.mark.parametrize(
