@@ -82,6 +82,12 @@ class ValidatingTrainer(Trainer):
 
     # Early stopping, also of a run that is resumed
 
+    def train(self, *args, **kwargs):
+        """See [`~transformers.Trainer.train`]."""
+        for callback in self._early_stopping():
+            callback.early_stopping_patience_counter = 0  # of the training before; that of a checkpoint comes back
+        return super().train(*args, **kwargs)
+
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
         patience = self.args.early_stopping_patience

@@ -227,6 +227,15 @@ def test_a_resumed_run_goes_on_counting(make_trainer, stop):
     assert resumed.state.global_step == whole.state.global_step == 6 and resumed.evaluator.values == []
 
 
+def test_a_trainer_that_stopped_early_can_train_again(make_trainer):
+    values = (0.5, 0.4, 0.3)
+    trainer = make_trainer(Scripted(*values, *values), early_stopping_patience=2)
+    for _ in range(2):
+        trainer.train()
+        assert trainer.state.global_step == 4
+    assert trainer.evaluator.values == []
+
+
 def test_a_run_that_had_stopped_stays_stopped_when_it_is_resumed(make_trainer):
     whole = make_trainer(Scripted(0.5, 0.4, 0.3, 0.2), early_stopping_patience=3, save_total_limit=9)
     whole.train()
