@@ -19,7 +19,7 @@ Step 5: Denoised Sequence. The items of the history that matter for it, in order
 One to three plain sentences per step, no introduction, no closing words. A simple history needs few sentences, a \
 varied one more. Write codes like <a_12><b_7> exactly as they are given."""
 
-_THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_THINKING = re.compile(r"^.*?</think>", re.DOTALL)  # its opening may have stood in the prompt
 MIN_LETTERS = 0.5  # share of letters among what is no space, codes left out
 MIN_DISTINCT = 0.2  # share of different words; less is a loop
 
@@ -47,7 +47,7 @@ def read_answer(content: str | None, finish_reason: str | None) -> tuple[str, st
     The text of an answer, and why it is of no use.
 
     Args:
-        content (`str`, *optional*): what the teacher wrote. Thinking before it (`<think>...</think>`) is left out.
+        content (`str`, *optional*): what the teacher wrote. Thinking before it, up to `</think>`, is left out.
         finish_reason (`str`, *optional*): `"length"` where it was cut at the largest number of tokens.
 
     Returns:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from ..models.latent_reasoning.processing_latentrec import LatentRecProcessor
@@ -37,7 +38,7 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
 
     Raises:
         ValueError: for other settings than LoRA's, for a model that is wrapped already, for trained rows that are
-            named in two places, or for tokens beyond the vocabulary.
+            named in two places, for tokens beyond the vocabulary, or for an adapter of the output projection.
 
     Example:
         >>> model = add_lora(model, LoraConfig(r=16), added_token_ids(processor))  # doctest: +SKIP
@@ -69,7 +70,13 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
         config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
     if token_ids:
         config.trainable_token_indices = {"embed_tokens": token_ids, "lm_head": token_ids}
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    if isinstance(adapted.get_base_model().lm_head, LoraLayer):
+        raise ValueError(
+            "add_lora: target_modules name lm_head, but the catalog is scored by its matrix alone, without an adapter;"
+            " leave it out, or train it as a whole by modules_to_save=['lm_head']"
+        )
+    return adapted
 
 
 def merge_lora(model: PeftModel) -> nn.Module:

@@ -62,9 +62,10 @@ def test_answers_of_no_use_are_kept_apart_with_the_reason(ask):
         "g": "One sentence.",
         "h": f"<think>Hm. {'x ' * 50}</think>\n{GOOD}",
         "i": ("<think>For ever and ever.", "length"),
+        "j": f"Okay, the customer bought lamps.</think>\n\n{GOOD}",
     }
     outcome, rows, rejected, seen = ask(lambda target, _: answers[target], answers)
-    assert {row["target"]: row["cot"] for row in rows} == {"a": GOOD, "h": GOOD}
+    assert {row["target"]: row["cot"] for row in rows} == {"a": GOOD, "h": GOOD, "j": GOOD}
     assert {row["target"]: row["reason"] for row in rejected} == {
         "b": "empty", "c": "empty", "d": "endless", "e": "garbage", "f": "garbage", "g": "garbage", "i": "endless",
     }  # fmt: skip
