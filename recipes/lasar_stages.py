@@ -135,17 +135,13 @@ def starting_model(stage: LasarStage, processor: LatentRecProcessor, model_args:
     from hf_latentrec.models.latent_reasoning.tokenization import thought_token_ids
 
     reasoner = {"num_thoughts": stage.num_thoughts, "adaptive_depth": stage.adaptive_depth}
+    loading = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
     if stage.start_from is not None:
-        return load_start(stage, processor, folder, reasoner_config=reasoner)
+        return load_start(stage, processor, folder, reasoner_config=reasoner, **loading)
     markers = thought_token_ids(processor.tokenizer)
     settings = {name: markers[name] for name in ("start_thought_token_id", "end_thought_token_id")}
     settings["reasoner_config"] = reasoner
-    loading = {
-        "revision": model_args.model_revision,
-        "dtype": model_args.dtype,
-        "attn_implementation": model_args.attn_implementation,
-    }
-    return build_model(processor, model_args, settings, **loading)
+    return build_model(processor, model_args, settings, revision=model_args.model_revision, **loading)
 
 
 def sft_changes(stage: LasarStage, stage_args: Any, cot_args: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def title_processor(data: Any, splits: DatasetDict, args: Any, model_args: Any) 
 def starting_model(stage: TitleStage, processor: LatentRecProcessor, args: Any, folder: Path):
     """The model that a stage starts from, with the stage's thoughts."""
     if stage.start_from is not None:
-        model = load_start(stage, processor, folder)
+        model = load_start(stage, processor, folder, dtype=args.dtype, attn_implementation=args.attn_implementation)
         model.config.num_thoughts = stage.num_thoughts
         return model
     settings = {"reasoner_config": {**stage.reasoner, "num_thoughts": stage.num_thoughts}}

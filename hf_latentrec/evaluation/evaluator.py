@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from ..models.latent_reasoning.argument_checks import check_grounding
 from ..models.latent_reasoning.explicit_cot import write_text
+from .metrics import default_cutoffs
 from .ranking_evaluator import RankedBatch, RankingEvaluator
 
 
@@ -37,7 +38,7 @@ class RecEvaluator(RankingEvaluator):
         examples (`datasets.Dataset`): rows of `user_id, history, target`.
         num_beams (`int`, *optional*, defaults to 50): beams per user; an item beyond them has no rank.
         batch_size (`int`, *optional*, defaults to 64): users per batch and process.
-        ks (`tuple[int, ...]`, *optional*): cutoffs of the metrics.
+        ks (`tuple[int, ...]`, *optional*): cutoffs of the metrics; by default 5, 10 and 20, as far as the beams go.
         normalize (`str`, *optional*, defaults to `"catalog"`): see [`LatentReasoningMixin.generate`].
         length_penalty (`float`, *optional*, defaults to 0.0): see [`LatentReasoningMixin.generate`].
         decoder (`str`, *optional*, defaults to `"constrained"`): beam search under the trie, or `"grounding"`: the
@@ -51,7 +52,8 @@ class RecEvaluator(RankingEvaluator):
         match (`str`, *optional*, defaults to `"item"`): what a hit is, see [`RankingEvaluator`].
 
     Raises:
-        ValueError: for no examples, an unknown decoder or match, or a setting that the decoder does not have.
+        ValueError: for no examples, an unknown decoder or match, a setting that the decoder does not have, or a cutoff
+            above the number of beams.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class RecEvaluator(RankingEvaluator):
         examples: Dataset,
         num_beams: int = 50,
         batch_size: int = 64,
-        ks: tuple[int, ...] = (5, 10, 20),
+        ks: tuple[int, ...] | None = None,
         normalize: str = "catalog",
         length_penalty: float = 0.0,
         decoder: str = "constrained",
@@ -69,7 +71,12 @@ class RecEvaluator(RankingEvaluator):
         top_k: int = 0,
         match: str = "item",
     ):
-        super().__init__(examples, batch_size, ks, top_k, match)
+        if ks is not None and max(ks, default=0) > num_beams:
+            raise ValueError(
+                f"RecEvaluator: ks holds {max(ks)}, but num_beams is {num_beams}, and an item beyond the beams has no "
+                "rank; pass more beams or smaller cutoffs"
+            )
+        super().__init__(examples, batch_size, default_cutoffs(num_beams) if ks is None else ks, top_k, match)
         if decoder not in DECODERS:
             raise ValueError(f"RecEvaluator: decoder is {decoder!r}; choose one of {DECODERS}")
         if decoder == "grounding":

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 
 METRICS = ("HR", "NDCG", "Recall", "MRR", "MAP", "Precision")
+DEFAULT_CUTOFFS = (5, 10, 20)
 WITHOUT_CUTOFF = ("MRR", "MAP")  # what is also defined for a whole ranking
 
 
@@ -268,6 +269,17 @@ def check_cutoffs(ks: Sequence[int], num_items: int) -> None:
         )
 
 
+def default_cutoffs(num_beams: int) -> tuple[int, ...]:
+    """
+    The cutoffs 5, 10 and 20 as far as so many beams go.
+
+    Example:
+        >>> default_cutoffs(50), default_cutoffs(10), default_cutoffs(3)
+        ((5, 10, 20), (5, 10), (3,))
+    """
+    return tuple(k for k in DEFAULT_CUTOFFS if k <= num_beams) or (num_beams,)
+
+
 def check_cutoff(k: int) -> None:
     """
     Raise where `k` is no cutoff.
@@ -301,10 +313,12 @@ def _values(ranks: ArrayLike, name: str, k: int | None) -> np.ndarray:
 
 
 __all__ = [
+    "DEFAULT_CUTOFFS",
     "METRICS",
     "check_cutoff",
     "check_cutoffs",
     "check_ranks",
+    "default_cutoffs",
     "hit_rate",
     "mean_average_precision",
     "metric_values",

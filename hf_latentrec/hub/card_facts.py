@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
 
 FACTS_FILE = "card_facts.json"
-CUTOFFS = (5, 10, 20)
 PACKAGES = ("transformers", "trl", "torch", "datasets", "accelerate")
 LLM, ITEM_IDS = "llm", "item_ids"
 # Details of an evaluation that a card tells, and its words for them.
@@ -136,7 +135,7 @@ class CardFacts:
         match = "matched by title, " if details.get("match") == "title" else ""
         results = {}
         for protocol, file in run.ranks.items():
-            metrics = results[match + protocol] = ranking_metrics(file.ranks, CUTOFFS)
+            metrics = results[match + protocol] = ranking_metrics(file.ranks, cutoffs_of(run))
             if file.num_thoughts is not None:
                 metrics["mean thoughts"] = float(np.mean(file.num_thoughts))
         test = {name: details[key] for key, name in TOLD_OF_TESTS.items() if details.get(key) is not None}
@@ -283,17 +282,27 @@ def changed_settings(args: Any) -> dict[str, Any]:
             continue
         default = setting.default_factory() if callable(setting.default_factory) else setting.default
         default = getattr(default, "value", default)
-        if values[name] != default and not (default is None and values[name] in ({}, [], False)):
-            changed[name] = values[name]
+        value = values[name]
+        is_unset = default is None and (value is False or value in ({}, []))  # a 0 is set: it switches a part off
+        if value != default and not is_unset:
+            changed[name] = value
     return changed
 
 
+def cutoffs_of(run: EvaluationRun) -> tuple[int, ...]:
+    """Cutoffs of a run's metrics; items beyond the beams have no rank."""
+    from ..evaluation.metrics import DEFAULT_CUTOFFS, default_cutoffs
+
+    num_beams = run.details.get("num_beams")
+    return DEFAULT_CUTOFFS if num_beams is None else default_cutoffs(num_beams)
+
+
 __all__ = [
-    "CUTOFFS",
     "FACTS_FILE",
     "CardFacts",
     "DataFacts",
     "changed_settings",
+    "cutoffs_of",
     "describe_model",
     "load_facts",
     "public_details",

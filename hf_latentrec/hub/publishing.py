@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from .card_facts import CUTOFFS, load_facts, public_details
+from .card_facts import cutoffs_of, load_facts, public_details
 from .model_card import CARD_FILE, add_results, carries_code, render_card, was_edited
 
 
@@ -169,7 +169,7 @@ def save_evaluation(run: EvaluationRun, folder: Path) -> None:
 
     extras = {"latency": None, "steps": None, "factors": None, "log_history": None}
     replace(run, details=public_details(run.details), recommendations={}, **extras).save(folder)
-    metrics = {protocol: summarize(run, protocol, CUTOFFS) for protocol in run.ranks}
+    metrics = {protocol: summarize(run, protocol, cutoffs_of(run)) for protocol in run.ranks}
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
 
 
@@ -198,7 +198,9 @@ def _commit(api: HfApi, repo_id: str, stage: Path, revision: str | None, message
 
 
 def _belongs_to_model(name: str) -> bool:
-    return is_published(name) or name.startswith(f"{EVALUATION_FOLDER}/")
+    """Whether a file that is on the Hub alone is an older model's; a license and other folders are somebody's own."""
+    is_own = "/" in name or name.startswith("LICENSE")
+    return (is_published(name) and not is_own) or name.startswith(f"{EVALUATION_FOLDER}/")
 
 
 def _outcome(api: HfApi, repo_id: str, revision: str | None, head: str) -> str:

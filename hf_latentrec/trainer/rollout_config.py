@@ -58,7 +58,8 @@ class RolloutConfig(RecConfig):
         if self.num_iterations < 1:
             raise ValueError(f"{name}: num_iterations is {self.num_iterations}; pass at least 1")
         # Rollouts are not saved, so a run that stops between two steps on one could not go on to the same losses.
-        if self.save_strategy == "steps" and self.save_steps % self.num_iterations != 0:
+        repeats = self.save_strategy == "steps" and self.num_iterations > 1
+        if repeats and self.save_steps % self.num_iterations != 0:
             raise ValueError(
                 f"{name}: save_steps is {self.save_steps} and num_iterations {self.num_iterations}; save every "
                 "multiple of num_iterations steps, so that a checkpoint never splits the steps on one rollout"

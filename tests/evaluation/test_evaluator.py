@@ -214,6 +214,14 @@ def test_a_cutoff_above_the_size_of_the_catalog_is_an_error(plain_folder, title_
         RecEvaluator(title_processor, TITLE_EXAMPLES, ks=(5, 10)).evaluate(model)
 
 
+def test_cutoffs_go_as_far_as_the_beams():
+    _, processor, splits = make_tiny_recommender()
+    for num_beams, ks in ((50, (5, 10, 20)), (10, (5, 10)), (3, (3,))):
+        assert RecEvaluator(processor, splits["test"], num_beams=num_beams).ks == ks
+    with pytest.raises(ValueError, match="ks holds 20, but num_beams is 10"):
+        RecEvaluator(processor, splits["test"], num_beams=10, ks=(5, 20))
+
+
 def test_no_examples_is_an_error():
     _, processor, splits = make_tiny_recommender()
     with pytest.raises(ValueError, match="no examples"):
@@ -298,7 +306,7 @@ def test_grounding_equals_distances_one_by_one(plain_folder, title_processor, mo
     unseen = evaluator.evaluate(model, exclude_seen=True).ranks
     assert (unseen <= ranks).all() and (unseen < ranks).any()
     few = (
-        RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=3, ks=(5,), decoder="grounding").evaluate(model).ranks
+        RecEvaluator(title_processor, TITLE_EXAMPLES, num_beams=3, ks=(3,), decoder="grounding").evaluate(model).ranks
     )
     assert few.tolist() == np.where(ranks <= 3, ranks, 0).tolist()
 

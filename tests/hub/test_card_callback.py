@@ -44,7 +44,7 @@ def test_a_run_that_keeps_its_best_step(tmp_path):
     assert best.validation["NDCG@10"] == min(logged.values())
     assert best.hyperparameters["max_steps"] == 3 and "output_dir" not in best.hyperparameters
     assert (best.system, best.trainer) == ("minionerec", "LatentSFTTrainer")
-    assert best.training["examples"] == 24 and best.training["rows per step"] == 8
+    assert best.training["examples"] == 143 and best.training["rows per step"] == 8  # in 24 packed rows
     assert not list(tmp_path.glob("*.bin"))
 
 

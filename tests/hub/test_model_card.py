@@ -19,7 +19,7 @@ from hf_latentrec.hub import CardFacts, DataFacts, describe_model, render_card, 
 from hf_latentrec.hub.card_facts import changed_settings, load_facts
 from hf_latentrec.hub.model_card import add_results, markdown, was_edited
 from hf_latentrec.hub.snippets import literal
-from hf_latentrec.trainer import FLRGRPOConfig, LatentSFTConfig, LRGRPOConfig
+from hf_latentrec.trainer import FLRGRPOConfig, LASARGRPOConfig, LatentSFTConfig, LRGRPOConfig
 from tests.tiny import make_tiny_recommender
 from tests.trainer.lares_toys import make_toy
 
@@ -219,6 +219,8 @@ def test_results_of_a_run():
     assert facts.results == {"nothing filtered": {**ranking_metrics(ranks), "mean thoughts": 3.0}}
     assert facts.test == {"beams": 50, "examples": 4} and facts.data.num_items == 2
     assert (facts.data.name, facts.data.split) == ("Toys", "leave one out")
+    few_beams = CardFacts().with_run(replace(run, details={**details, "num_beams": 10}))
+    assert set(few_beams.results["nothing filtered"]) == {"HR@5", "NDCG@5", "HR@10", "NDCG@10", "mean thoughts"}
     by_title = replace(run, details={**details, "match": "title"})
     assert list(CardFacts().with_run(by_title).results) == ["matched by title, nothing filtered"]
     assert CardFacts(data=DataFacts("Mine")).with_run(run).data.name == "Mine"
@@ -246,6 +248,11 @@ def test_defaults_are_not_hyperparameters(config_class):
     private.pop("logging_dir")
     changed = changed_settings(config_class("out", use_cpu=True, seed=7, max_steps=9, warmup_steps=5, **private))
     assert changed == {"seed": 7, "max_steps": 9, "warmup_steps": 5}
+
+
+def test_a_zero_that_switches_a_part_off_is_told():
+    plain = LASARGRPOConfig("out", use_cpu=True, terminal_kl_weight=0.0, reinforce_coef=0.0)
+    assert changed_settings(plain) == {"terminal_kl_weight": 0.0, "reinforce_coef": 0.0}
 
 
 @pytest.mark.parametrize("text", ["B1", "it's", 'a "b"', 'it\'s "b"', "\\", "日本 😀\n", "\u202e", ""])

@@ -15,7 +15,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_latentrec.evaluation import EvaluationRun, ranking_metrics
-from hf_latentrec.hub.publishing import check_complete, is_published, public_details, publish, staged
+from hf_latentrec.hub.publishing import (
+    _belongs_to_model,
+    check_complete,
+    is_published,
+    public_details,
+    publish,
+    staged,
+)
 from tests.hub.hub_job import make_run
 from tests.hub.hub_server import TOKEN, Hub, running_hub
 from tests.tiny import make_tiny_recommender
@@ -193,6 +200,11 @@ def test_parts_of_a_recommender():
                  "trainer_state.json", "pytorch_model.bin", "test_metrics.json", "card_facts.json", "notes.txt",
                  "events.safetensors", ".env"):  # fmt: skip
         assert not is_published(name), name
+
+
+def test_what_somebody_added_on_the_hub_is_not_an_older_models():
+    assert all(map(_belongs_to_model, ("model-00001-of-00002.safetensors", "modeling_lares.py", "evaluation/a.json")))
+    assert not any(map(_belongs_to_model, ("LICENSE", "LICENSE.txt", "space/app.py", "notes.txt")))
 
 
 def test_an_incomplete_folder_is_named(llm, tmp_path_factory):

@@ -301,6 +301,12 @@ def test_settings_out_of_range(tmp_path, settings, message):
         LaresGRPOConfig(tmp_path, **settings)
 
 
+def test_a_share_of_the_steps_may_be_saved_where_nothing_is_repeated(tmp_path):
+    assert LaresGRPOConfig(tmp_path, use_cpu=True, save_steps=0.1).save_steps == 0.1
+    with pytest.raises(ValueError, match="save_steps is 0.1 and num_iterations 2"):
+        LaresGRPOConfig(tmp_path, use_cpu=True, save_steps=0.1, num_iterations=2)
+
+
 def test_defaults_are_the_papers(tmp_path):
     args = LaresGRPOConfig(tmp_path, use_cpu=True)
     assert (args.num_generations, args.beta, args.learning_rate) == (4, 1.0, 5e-4)
