@@ -10,7 +10,7 @@ import polars as pl
 SMALL = [
     "--use_cpu", "--disable_tqdm=true", "--sft_num_train_epochs=1", "--max_steps=2", "--eval_steps=1",
     "--save_steps=1", "--hidden_size=16", "--num_hidden_layers=1", "--intermediate_size=32", "--bpe_vocab_size=300",
-    "--eval_num_beams=5", "--validation_users=8", "--latency_users=4", "--num_generations=3", "--length_penalty=0",
+    "--eval_num_beams=10", "--validation_users=8", "--latency_users=4", "--num_generations=3", "--length_penalty=0",
     "--save_total_limit=3",
 ]  # fmt: skip
 TITLES = [
