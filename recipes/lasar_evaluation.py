@@ -74,7 +74,9 @@ def report(
             if setting.split(", ")[-1] == protocol
         }
         if rows:
-            table = format_metric_table(rows, columns=TABLE_COLUMNS, row_header="stage", markdown=markdown)
+            # Few beams leave the larger cutoffs without a metric.
+            columns = [column for column in TABLE_COLUMNS if all(column in metrics for metrics in rows.values())]
+            table = format_metric_table(rows, columns=columns, row_header="stage", markdown=markdown)
             lines += ["", protocol, table]
     return "\n".join(lines)
 
