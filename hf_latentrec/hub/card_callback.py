@@ -106,12 +106,24 @@ class ModelCardCallback(TrainerCallback):
         args, state = self.trainer.args, self.trainer.state
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         return {
-            "examples": _num_examples(self.trainer.train_dataset),
+            "examples": self._num_examples,
             "steps": self._step(),
             "epochs": round(state.epoch or 0.0, 2),
             "rows per step": per_step,
             "processes": args.world_size,
         }
+
+    @cached_property
+    def _num_examples(self) -> int:
+        """Targets that are learned; a row of a packed data set holds several."""
+        dataset = self.trainer.train_dataset
+        if dataset is None:
+            return 0
+        if hasattr(dataset, "num_samples"):  # sequences of item ids
+            return dataset.num_samples
+        if "targets" in (getattr(dataset, "column_names", None) or ()):
+            return sum(map(len, dataset["targets"]))
+        return len(dataset)
 
     def _step(self) -> int:
         """Of which step the weights are."""
@@ -132,17 +144,6 @@ class ModelCardCallback(TrainerCallback):
                     if name.startswith("eval_") and name not in _NO_METRICS
                 }
         return found
-
-
-def _num_examples(dataset: Any) -> int:
-    """Targets that are learned; a row of a packed data set holds several."""
-    if dataset is None:
-        return 0
-    if hasattr(dataset, "num_samples"):  # sequences of item ids
-        return dataset.num_samples
-    if "targets" in (getattr(dataset, "column_names", None) or ()):
-        return sum(map(len, dataset["targets"]))
-    return len(dataset)
 
 
 __all__ = ["ModelCardCallback"]
