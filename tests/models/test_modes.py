@@ -15,5 +15,7 @@ def test_the_mode_of_before_comes_back_after_an_error(before, training):
 
 
 def test_what_is_no_network_is_left_alone():
-    with eval_mode("popularity"):
-        pass
+    model = object()
+    with eval_mode(model):
+        assert not hasattr(model, "training")
+    assert not hasattr(model, "training")
