@@ -58,10 +58,11 @@ def finish_cards(
         results (`Mapping`): by stage and way of testing, metrics.
         labels (`Mapping[str, str]`): what tables call the stages.
         data (`Mapping`): as [`describe_source`] says.
-        test (`Mapping`): how all stages were tested.
+        test (`Mapping`): how stages are tested in this run; a stage of an earlier run says its own.
         started_from (`str`, *optional*): the pretrained model; named where it is one of the Hub.
     """
     from accelerate import PartialState
+    from training_stages import conditions_of
 
     from hf_latentrec.hub.card_facts import FACTS_FILE, load_facts
     from hf_latentrec.hub.model_card import was_edited, write_card
@@ -78,7 +79,7 @@ def finish_cards(
             load_facts(stage),
             title=f"{labels[name]} on {data['name']}",
             results={setting: dict(row) for setting, row in metrics.items()},
-            test=dict(test),
+            test=conditions_of(stage, test),
             base_model=started_from if from_hub else None,
         ).with_data(**data)
         if was_edited(stage):

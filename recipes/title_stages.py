@@ -16,6 +16,7 @@ from training_stages import (
     check_stages,
     close,
     describe_data,
+    describe_other_tests,
     describe_outcome,
     load_start,
     report,
@@ -182,8 +183,8 @@ class TitleRecipe:
         self.processor = title_processor(self.data, self.splits, self.data_args, self.model_args)
         if state.is_main_process:
             print(describe_data(self.data, len(self.splits["train"]), self.processor))
-        self.tests, self.validation = make_evaluators(self.processor, self.splits, self.stage_args)
-        results = run_stages(self.plan, self.stage_args.stages, self.folder, self.run_stage)
+        self.evaluators, self.validation = make_evaluators(self.processor, self.splits, self.stage_args)
+        results = run_stages(self.plan, self.stage_args.stages, self.folder, self.run_stage, self.tests())
         self.finish_cards(results)
         if state.is_main_process:
             for paragraph in self.closing_words(results):
@@ -221,7 +222,7 @@ class TitleRecipe:
                 self.args,
             )
             model = trained(trainer, self.resume)
-        return evaluate_stage(stage, model, self.tests, self.folder / "ranks", self.stage_args.eval_protocols)
+        return evaluate_stage(stage, model, self.evaluators, self.folder / "ranks", self.stage_args.eval_protocols)
 
     def closing_words(self, results: Mapping[str, dict]) -> list[str]:
         """Tables, the time that thoughts take, and where the model is."""
@@ -231,7 +232,9 @@ class TitleRecipe:
             f"{args.eval_num_beams} beams, probabilities over the {args.eval_normalize}, seed {self.args.seed}, "
             "N thoughts (0: none)"
         )
-        words = [report(results, {name: self.plan[name].label for name in results}, header, TABLE_COLUMNS)]
+        labels = {name: self.plan[name].label for name in results}
+        header += describe_other_tests(self.folder, labels, self.tests())
+        words = [report(results, labels, header, TABLE_COLUMNS)]
         histories = list(self.splits["test"]["history"][: args.latency_users])
         thinking = [name for name in results if self.plan[name].num_thoughts > 0]
         if histories and thinking:
@@ -249,21 +252,24 @@ class TitleRecipe:
 
     def finish_cards(self, results: Mapping[str, dict]) -> None:
         """Data and test results, in the cards of all stages."""
-        args = self.stage_args
         finish_cards(
             self.folder,
             self.main(results),
             results,
             {name: stage.label for name, stage in self.plan.items()},
             describe_source(self.data, self.data_args),
-            {
-                "users": len(self.splits["test"]),
-                "beams": args.eval_num_beams,
-                "probabilities over the": args.eval_normalize,
-                "seed": self.args.seed,
-            },
+            self.tests(),
             self.model_args.model_name_or_path,
         )
+
+    def tests(self) -> dict[str, Any]:
+        """How stages are tested in this run."""
+        return {
+            "users": len(self.splits["test"]),
+            "beams": self.stage_args.eval_num_beams,
+            "probabilities over the": self.stage_args.eval_normalize,
+            "seed": self.args.seed,
+        }
 
 
 __all__ = ["TitleRecipe", "TitleStage"]

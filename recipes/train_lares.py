@@ -32,7 +32,15 @@ from sequential_setup import SequentialSetup
 from showing import show_recommendations
 from train_sequential import check_metric
 from training_setup import HelpFormatter
-from training_stages import check_stages, close, describe_outcome, is_complete, run_stages, trained
+from training_stages import (
+    check_stages,
+    close,
+    describe_other_tests,
+    describe_outcome,
+    is_complete,
+    run_stages,
+    trained,
+)
 from trl import TrlParser
 
 
@@ -70,7 +78,7 @@ class LaresRecipe:
         open_hub(self.args)
         self.setup = SequentialSetup.load(self.data_args, self.stage_args)
         self.print(self.setup.describe())
-        results = run_stages(self.plan, names, self.folder, self.run_stage)
+        results = run_stages(self.plan, names, self.folder, self.run_stage, self.tests())
         if SELECTION in wanted:
             self.select()
         if results:
@@ -123,6 +131,7 @@ class LaresRecipe:
             f"{self.stage_args.eval_seeds} initial states"
         )
         labels = {name: self.plan[name].label for name in results}
+        header += describe_other_tests(self.folder, labels, self.tests())
         outcome = describe_outcome(self.folder / self.main(results), self.folder / "ranks", has_processor=False)
         words = [report(self.folder, labels, header, self.columns()), outcome]
         if self.stage_args.show_users:
@@ -142,12 +151,16 @@ class LaresRecipe:
             results,
             {name: stage.label for name, stage in self.plan.items()},
             describe_source(self.setup.data, self.data_args),
-            {
-                "users": len(self.setup.test.examples),
-                "initial states (the metrics are means over them)": self.stage_args.eval_seeds,
-                "seed": self.args.seed,
-            },
+            self.tests(),
         )
+
+    def tests(self) -> dict[str, int]:
+        """How stages are tested in this run."""
+        return {
+            "users": len(self.setup.test.examples),
+            "initial states (the metrics are means over them)": self.stage_args.eval_seeds,
+            "seed": self.args.seed,
+        }
 
     def columns(self) -> list[str]:
         """HR and NDCG at the first two cutoffs, so that a table with spreads fits a terminal."""

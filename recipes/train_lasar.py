@@ -29,7 +29,16 @@ from lasar_stages import ANCHORS, LasarStage, code_processor, make_trainer, plan
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from showing import show_recommendations
 from training_setup import DataArguments, HelpFormatter, load_splits, some_users
-from training_stages import check_stages, close, describe_data, describe_outcome, is_complete, run_stages, trained
+from training_stages import (
+    check_stages,
+    close,
+    describe_data,
+    describe_other_tests,
+    describe_outcome,
+    is_complete,
+    run_stages,
+    trained,
+)
 from trl import TrlParser
 
 
@@ -71,7 +80,7 @@ class LasarRecipe:
         self.data, self.splits = load_splits(self.data_args, item_tokenization="semantic_id")
         self.processor = code_processor(self.data, self.splits, self.data_args, self.model_args)
         self.print(describe_data(self.data, len(self.splits["train"]), self.processor))
-        results = run_stages(self.plan, names, self.folder, self.run_stage)
+        results = run_stages(self.plan, names, self.folder, self.run_stage, self.tests())
         if ANCHORS in self.stage_args.stages:
             _ = self.anchors
         if results:
@@ -162,7 +171,8 @@ class LasarRecipe:
             f"\nTest, {self.data_args.split}, {who}, whole catalog, {args.eval_num_beams} beams, "
             f"seed {self.args.seed}, mean N: thoughts of a user"
         )
-        tables = report(results, {name: self.plan[name].label for name in results}, header)
+        labels = {name: self.plan[name].label for name in results}
+        tables = report(results, labels, header + describe_other_tests(self.folder, labels, self.tests()))
         model_folder = self.folder / self.main(results)
         words = [tables, describe_outcome(model_folder, self.folder / "ranks")]
         if args.show_users:
@@ -175,20 +185,20 @@ class LasarRecipe:
 
     def finish_cards(self, results: Mapping[str, dict]) -> None:
         """Data and test results, in the cards of all stages."""
-        args = self.stage_args
         finish_cards(
             self.folder,
             self.main(results),
             results,
             {name: stage.label for name, stage in self.plan.items()},
             describe_source(self.data, self.data_args),
-            {
-                "users": len(some_users(self.splits["test"], args.eval_users)),
-                "beams": args.eval_num_beams,
-                "seed": self.args.seed,
-            },
+            self.tests(),
             self.model_args.model_name_or_path,
         )
+
+    def tests(self) -> dict[str, int]:
+        """How stages are tested in this run."""
+        users = len(some_users(self.splits["test"], self.stage_args.eval_users))
+        return {"users": users, "beams": self.stage_args.eval_num_beams, "seed": self.args.seed}
 
     def print(self, text: str) -> None:
         """Once, however many processes there are."""

@@ -29,7 +29,16 @@ from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan
 from showing import show_recommendations
 from training_setup import HelpFormatter
-from training_stages import check_stages, close, describe_outcome, evaluate_protocols, report, run_stages, trained
+from training_stages import (
+    check_stages,
+    close,
+    describe_other_tests,
+    describe_outcome,
+    evaluate_protocols,
+    report,
+    run_stages,
+    trained,
+)
 from trl import TrlParser
 
 
@@ -67,7 +76,7 @@ class SequentialRecipe:
             self.setup.config(self.plan[name], self.settings)
         if state.is_main_process:
             print(self.setup.describe(), flush=True)
-        results = run_stages(self.plan, self.names, self.folder, self.run_stage)
+        results = run_stages(self.plan, self.names, self.folder, self.run_stage, self.tests())
         self.finish_cards(results)
         if state.is_main_process:
             print(self.closing_words(results))
@@ -102,8 +111,10 @@ class SequentialRecipe:
         users, all_users = len(self.setup.test.examples), len(self.setup.splits["test"])
         who = f"{users:,} examples" if users == all_users else f"{users:,} of {all_users:,} examples drawn at random"
         header = f"\nTest, {self.data_args.split}, {who}, whole catalog, seed {self.args.seed}"
+        labels = {name: self.plan[name].label for name in results}
+        header += describe_other_tests(self.folder, labels, self.tests())
         columns = [f"{metric}@{k}" for k in self.test_args.cutoffs for metric in ("HR", "NDCG")]
-        tables = report(results, {name: self.plan[name].label for name in results}, header, columns)
+        tables = report(results, labels, header, columns)
         outcome = describe_outcome(self.folder / self.names[-1], self.folder / "ranks", has_processor=False)
         words = [tables, outcome]
         if self.test_args.show_users:
@@ -119,8 +130,12 @@ class SequentialRecipe:
             results,
             {name: stage.label for name, stage in self.plan.items()},
             describe_source(self.setup.data, self.data_args),
-            {"users": len(self.setup.test.examples), "seed": self.args.seed},
+            self.tests(),
         )
+
+    def tests(self) -> dict[str, int]:
+        """How models are tested in this run."""
+        return {"users": len(self.setup.test.examples), "seed": self.args.seed}
 
 
 def main(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 METRICS_FILE = "test_metrics.json"  # written last: a stage that has it is complete
+TEST_FILE = "test_settings.json"  # how it was tested
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,11 @@ def trained(trainer: Any, resume: bool):
 
 
 def run_stages(
-    plan: Mapping[str, Stage], names: Iterable[str], folder: Path, run: Callable[[Stage], dict]
+    plan: Mapping[str, Stage],
+    names: Iterable[str],
+    folder: Path,
+    run: Callable[[Stage], dict],
+    test: Mapping[str, Any],
 ) -> dict[str, dict]:
     """
     Runs the stages that are not complete.
@@ -134,6 +139,7 @@ def run_stages(
         names (iterable of `str`): the stages to run, in this order.
         folder (`Path`): of the whole run; a stage has a folder of its own below it.
         run (`Callable`): trains and tests a stage; returns its test metrics.
+        test (`Mapping`): how stages are tested in this run, kept beside their metrics.
 
     Returns:
         `dict[str, dict]`: metrics of all complete stages, of earlier runs, too, in the order of the plan.
@@ -149,10 +155,42 @@ def run_stages(
         metrics = run(plan[name])
         if state.is_main_process:
             (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / TEST_FILE).write_text(json.dumps(test, indent=2))
             (folder / name / METRICS_FILE).write_text(json.dumps(metrics, indent=2))
         state.wait_for_everyone()
     complete = [name for name in plan if is_complete(folder / name)]
     return {name: json.loads((folder / name / METRICS_FILE).read_text()) for name in complete}
+
+
+def conditions_of(stage: Path, test: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    How a complete stage was tested.
+
+    Args:
+        stage (`Path`): its folder.
+        test (`Mapping`): how stages are tested in this run, for a stage of an earlier version, which did not keep it.
+    """
+    file = stage / TEST_FILE
+    return json.loads(file.read_text()) if file.exists() else dict(test)
+
+
+def describe_other_tests(folder: Path, labels: Mapping[str, str], test: Mapping[str, Any]) -> str:
+    """
+    Which complete stages an earlier run tested in another way, a line each; empty if none.
+
+    Args:
+        folder (`Path`): of the whole run.
+        labels (`Mapping[str, str]`): what tables call the complete stages, by name.
+        test (`Mapping`): how stages are tested in this run.
+    """
+    lines = []
+    for name, label in labels.items():
+        settings = conditions_of(folder / name, test)
+        if other := [f"{what} {value}" for what, value in settings.items() if value != test.get(what)]:
+            lines.append(
+                f"\n{label}: of an earlier run, {', '.join(other)}; to test it anew, remove {name}/{METRICS_FILE}"
+            )
+    return "".join(lines)
 
 
 def evaluate_protocols(

@@ -27,6 +27,7 @@ import train_sequential  # noqa: E402
 from flr_arguments import FLRConfig, FLRModelArguments, FLRStageArguments  # noqa: E402
 from publishing import finish_cards  # noqa: E402
 from title_arguments import TitleDataArguments  # noqa: E402
+from training_stages import TEST_FILE  # noqa: E402
 
 from tests.recipes.title_runs import SMALL, write_title_data  # noqa: E402
 
@@ -145,6 +146,18 @@ def test_a_card_written_by_hand_stays(tmp_path):
     args = publish_recipe.PublishArguments(str(tmp_path / "s"), "me/mine", title="T")
     with pytest.raises(ValueError, match="was written by hand"):
         publish_recipe.update_card(args)
+
+
+def test_the_card_of_an_earlier_runs_stage_says_how_that_one_tested(tmp_path):
+    (tmp_path / "s").mkdir()
+    write_card(tmp_path / "s", CardFacts(kind="llm"))
+    (tmp_path / "s" / TEST_FILE).write_text('{"beams": 50}')
+    results = {"s": {"nothing filtered": {"HR@5": 0.5}}}
+    finish_cards(tmp_path, "s", results, {"s": "S"}, {"name": "D"}, {"beams": 20})
+    assert CardFacts.load(tmp_path / "s").test == {"beams": 50}
+    (tmp_path / "s" / TEST_FILE).unlink()  # of an earlier version
+    finish_cards(tmp_path, "s", results, {"s": "S"}, {"name": "D"}, {"beams": 20})
+    assert CardFacts.load(tmp_path / "s").test == {"beams": 20}
 
 
 def test_publish_updates_the_card(tmp_path):

@@ -136,9 +136,16 @@ def test_a_complete_run_has_nothing_left_to_do(out, data_dir, capsys):
     arguments = [f"--data_dir={data_dir}", f"--output_dir={out}"]
     with pytest.raises(ValueError, match="exists; pass --resume_from_checkpoint"):
         run(*arguments)
+    card = (out / "stage1" / "README.md").read_text()
+    run(*arguments, "--resume_from_checkpoint=true", "--eval_num_beams=7", "--eval_users=8")
+    printed = capsys.readouterr().out
+    assert "===" not in printed and "8 of 30 users drawn at random, whole catalog, 7 beams" in printed
+    assert (
+        "stage 1: of an earlier run, users 30, beams" in printed and (out / "stage1" / "README.md").read_text() == card
+    )
     run(*arguments, "--resume_from_checkpoint=true")
     printed = capsys.readouterr().out
-    assert "===" not in printed and "30 users, whole catalog" in printed
+    assert "===" not in printed and "30 users, whole catalog" in printed and "of an earlier run" not in printed
     for label in ("stage 1", "stage 2, KL (LASAR)", "LASAR (+ terminal KL + REINFORCE), forced N=2"):
         assert sum(line.startswith(f"{label}  ") for line in printed.splitlines()) == len(PROTOCOLS)
     assert f'AutoModel.from_pretrained("{out / "grpo"}")' in printed

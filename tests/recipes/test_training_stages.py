@@ -21,7 +21,9 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 from training_stages import (  # noqa: E402
     Stage,
     check_stages,
+    conditions_of,
     describe_best,
+    describe_other_tests,
     evaluate_protocols,
     example_ids,
     run_stages,
@@ -30,6 +32,7 @@ from training_stages import (  # noqa: E402
 
 
 PLAN = {stage.name: stage for stage in (Stage("one", None, 0, "first"), Stage("two", "one", 1, "second"))}
+TEST = {"users": 100, "beams": 50}
 
 
 def test_stages_run_once_in_order_and_all_results_come_back(tmp_path, capsys):
@@ -39,10 +42,22 @@ def test_stages_run_once_in_order_and_all_results_come_back(tmp_path, capsys):
         ran.append(stage.name)
         return {"HR@10": 0.5 * stage.num_thoughts}
 
-    assert run_stages(PLAN, ["one"], tmp_path, run) == {"one": {"HR@10": 0.0}}
-    assert run_stages(PLAN, ["two", "one"], tmp_path, run) == {"one": {"HR@10": 0.0}, "two": {"HR@10": 0.5}}
+    assert run_stages(PLAN, ["one"], tmp_path, run, TEST) == {"one": {"HR@10": 0.0}}
+    assert run_stages(PLAN, ["two", "one"], tmp_path, run, TEST) == {"one": {"HR@10": 0.0}, "two": {"HR@10": 0.5}}
     assert ran == ["one", "two"]
     assert capsys.readouterr().out.split("\n") == ["", "=== first ===", "", "=== second ===", ""]
+
+
+def test_a_stage_of_an_earlier_run_says_how_it_was_tested(tmp_path):
+    labels, now = {"one": "first", "two": "second"}, {"users": 100, "beams": 20}
+    run_stages(PLAN, ["one"], tmp_path, lambda stage: {}, TEST)
+    run_stages(PLAN, ["one", "two"], tmp_path, lambda stage: {}, now)
+    assert conditions_of(tmp_path / "one", now) == TEST and conditions_of(tmp_path / "two", TEST) == now
+    assert conditions_of(tmp_path / "of an earlier version", now) == now
+    assert describe_other_tests(tmp_path, labels, now) == (
+        "\nfirst: of an earlier run, beams 50; to test it anew, remove one/test_metrics.json"
+    )
+    assert describe_other_tests(tmp_path, {"two": "second"}, now) == ""
 
 
 def test_a_stage_that_fails_is_not_complete(tmp_path):
@@ -51,7 +66,7 @@ def test_a_stage_that_fails_is_not_complete(tmp_path):
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
-        run_stages(PLAN, ["one"], tmp_path, run)
+        run_stages(PLAN, ["one"], tmp_path, run, TEST)
     with pytest.raises(ValueError, match="one, which is not complete; run one first"):
         check_stages(PLAN, ["two"], tmp_path, resume=True)
     check_stages(PLAN, ["one", "two"], tmp_path, resume=True)
@@ -123,5 +138,5 @@ def test_rank_files_tell_what_was_asked(tmp_path):
 
 
 def test_metrics_are_written_last(tmp_path):
-    run_stages(PLAN, ["one"], tmp_path, lambda stage: {"HR@10": 0.25})
+    run_stages(PLAN, ["one"], tmp_path, lambda stage: {"HR@10": 0.25}, TEST)
     assert json.loads((tmp_path / "one" / "test_metrics.json").read_text()) == {"HR@10": 0.25}
