@@ -52,8 +52,8 @@ class RecEvaluator(RankingEvaluator):
         match (`str`, *optional*, defaults to `"item"`): what a hit is, see [`RankingEvaluator`].
 
     Raises:
-        ValueError: for no examples, an unknown decoder or match, a setting that the decoder does not have, or a cutoff
-            above the number of beams.
+        ValueError: for no examples, an unknown decoder or match, a setting that the decoder does not have, no beams, no
+            cutoff, or one that is below 1 or above the number of beams.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class RecEvaluator(RankingEvaluator):
         top_k: int = 0,
         match: str = "item",
     ):
+        if num_beams < 1:
+            raise ValueError(f"RecEvaluator: num_beams is {num_beams}; pass a positive number of beams per user")
         if ks is not None and max(ks, default=0) > num_beams:
             raise ValueError(
                 f"RecEvaluator: ks holds {max(ks)}, but num_beams is {num_beams}, and an item beyond the beams has no "

@@ -18,7 +18,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..models.modes import eval_mode
-from .metrics import check_cutoffs, ranking_metrics
+from .metrics import check_cutoff, check_cutoffs, ranking_metrics
 
 
 # How seen items are treated, by the name that tables and rank files carry.
@@ -85,7 +85,8 @@ class RankingEvaluator(ABC):
             `"title"`.
 
     Raises:
-        ValueError: for no examples, a batch size below 1, a negative `top_k`, or an unknown `match`.
+        ValueError: for no examples, a batch size below 1, no cutoff or one below 1, a negative `top_k`, or an unknown
+            `match`.
     """
 
     def __init__(self, examples: Dataset, batch_size: int, ks: tuple[int, ...], top_k: int = 0, match: str = "item"):
@@ -98,6 +99,10 @@ class RankingEvaluator(ABC):
             raise ValueError(f"{name}: top_k is {top_k}; pass how many recommended items to keep, or 0")
         if match not in MATCHES:
             raise ValueError(f"{name}: match is {match!r}; choose one of {MATCHES}")
+        if not ks:
+            raise ValueError(f"{name}: ks is empty; pass at least one cutoff, such as (5, 10, 20)")
+        for k in ks:
+            check_cutoff(k)
         self.examples, self.batch_size, self.ks = examples, batch_size, ks
         self.top_k, self.match = top_k, match
 

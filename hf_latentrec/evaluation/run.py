@@ -78,6 +78,7 @@ class EvaluationRun:
         """Writes the folder; what it already holds of an older run is replaced."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_FILE).unlink(missing_ok=True)  # a save that is cut leaves no complete run
         items = self.items
         columns = {
             "item_id": pa.array(items.item_ids, pa.string()),

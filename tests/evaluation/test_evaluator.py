@@ -318,6 +318,9 @@ def test_settings_that_a_decoder_does_not_have_are_named(title_processor):
         ({"decoder": "grounding", "length_penalty": 1.0}, "length_penalty is 1.0, but grounding"),
         ({"match": "code"}, r"match is 'code'; choose one of \('item', 'title'\)"),
         ({"top_k": -1}, "top_k is -1"),
+        ({"num_beams": 0, "ks": (0,)}, "num_beams is 0; pass a positive number"),
+        ({"ks": (0, 10)}, "a cutoff is a whole number from 1, found 0"),
+        ({"ks": ()}, "ks is empty; pass at least one cutoff"),
         ({"decoder": "grounding", "normalize": "vocabulary"}, "normalize is 'vocabulary', but grounding"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -53,6 +53,16 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path):
     assert loaded.recommendations[FULL].item_rows.tolist() == [[0, 2], [1, 2], [2, -1]]
 
 
+def test_a_save_that_was_cut_leaves_no_run(tmp_path, monkeypatch):
+    """The ranks of the new run under the label of the old one would be taken for the old run's."""
+    make_run().save(tmp_path)
+    monkeypatch.setattr("hf_latentrec.evaluation.run.save_recommendations", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        replace(make_run(), label="another").save(tmp_path)
+    with pytest.raises(ValueError, match="no run.json"):
+        EvaluationRun.load(tmp_path)
+
+
 def test_extras_of_an_older_run_do_not_stay(tmp_path):
     make_run().save(tmp_path)
     replace(make_run(), steps=None).save(tmp_path)
