@@ -12,6 +12,7 @@ from training_stages import Stage, evaluate_protocols
 
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
     from hf_latentrec import LatentRecProcessor
@@ -39,12 +40,17 @@ def make_evaluators(
 
 
 def evaluate_stage(
-    stage: Stage, model: Any, evaluators: Mapping[str, RecEvaluator], ranks_folder: Path, protocols: Sequence[str]
+    stage: Stage,
+    model: Any,
+    evaluators: Mapping[str, RecEvaluator],
+    ranks_folder: Path,
+    protocols: Sequence[str],
+    popularity: np.ndarray,
 ) -> dict[str, dict[str, float]]:
     """Metrics and mean depth by forced depth and protocol (`"forced N=1, nothing filtered"`)."""
     metrics = {}
     for setting, evaluator in evaluators.items():
-        results = evaluate_protocols(evaluator, model, stage, ranks_folder, setting, protocols)
+        results = evaluate_protocols(evaluator, model, stage, ranks_folder, setting, protocols, popularity)
         for protocol, result in results.items():
             name = ", ".join(filter(None, [setting, protocol]))
             metrics[name] = {**result.metrics, MEAN_DEPTH: float(result.num_thoughts.mean())}

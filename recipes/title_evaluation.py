@@ -12,6 +12,7 @@ from training_stages import Stage, evaluate_protocols
 
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import DatasetDict
 
     from hf_latentrec import LatentRecProcessor
@@ -44,7 +45,12 @@ def make_evaluators(
 
 
 def evaluate_stage(
-    stage: Stage, model: Any, tests: Mapping[str, RecEvaluator], ranks_folder: Path, protocols: Sequence[str]
+    stage: Stage,
+    model: Any,
+    tests: Mapping[str, RecEvaluator],
+    ranks_folder: Path,
+    protocols: Sequence[str],
+    popularity: np.ndarray,
 ) -> dict[str, dict[str, float]]:
     """Metrics by decoding and protocol: of all users, and of those with a popular and with a long-tail target."""
     from hf_latentrec.evaluation import metrics_by_popularity
@@ -52,12 +58,11 @@ def evaluate_stage(
     metrics = {}
     for name, evaluator in tests.items():
         how = {name: getattr(evaluator, name) for name in ("decoder", "length_penalty", "normalize")}
-        results = evaluate_protocols(evaluator, model, stage, ranks_folder, name, protocols, **how)
-        catalog = evaluator.processor.catalog
-        targets = catalog.rows(evaluator.examples["target"])
+        results = evaluate_protocols(evaluator, model, stage, ranks_folder, name, protocols, popularity, **how)
+        targets = evaluator.processor.catalog.rows(evaluator.examples["target"])
         for protocol, result in results.items():
             row = dict(result.metrics)
-            groups = metrics_by_popularity(result.ranks, targets, catalog.popularity, CUTOFFS)
+            groups = metrics_by_popularity(result.ranks, targets, popularity, CUTOFFS)
             for group, members in groups.items():
                 row |= {f"{group} {metric}": value for metric, value in members.metrics.items()}
                 row[f"{group} users"] = members.num_users

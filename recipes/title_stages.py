@@ -206,6 +206,8 @@ class TitleRecipe:
         """Trains and tests a stage; its metrics."""
         from transformers import set_seed
 
+        from hf_latentrec.data import training_popularity
+
         set_seed(self.args.seed)
         model = starting_model(stage, self.processor, self.model_args, self.folder)
         if stage.algorithm is None:
@@ -222,7 +224,9 @@ class TitleRecipe:
                 self.args,
             )
             model = trained(trainer, self.resume)
-        return evaluate_stage(stage, model, self.evaluators, self.folder / "ranks", self.stage_args.eval_protocols)
+        popularity = training_popularity(self.splits["train"], self.processor.catalog.item_ids)
+        ranks_folder, protocols = self.folder / "ranks", self.stage_args.eval_protocols
+        return evaluate_stage(stage, model, self.evaluators, ranks_folder, protocols, popularity)
 
     def closing_words(self, results: Mapping[str, dict]) -> list[str]:
         """Tables, the time that thoughts take, and where the model is."""

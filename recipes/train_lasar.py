@@ -106,6 +106,8 @@ class LasarRecipe:
         """Trains and tests a stage; its metrics."""
         from transformers import set_seed
 
+        from hf_latentrec.data import training_popularity
+
         anchors = self.anchors if stage.uses_anchors else None
         set_seed(self.args.seed)
         model = starting_model(stage, self.processor, self.model_args, self.folder)
@@ -126,7 +128,9 @@ class LasarRecipe:
         evaluators = make_evaluators(
             stage, self.processor, self.splits["test"], self.stage_args, self.cot_args.max_cot_tokens
         )
-        return evaluate_stage(stage, model, evaluators, self.folder / "ranks", self.stage_args.eval_protocols)
+        popularity = training_popularity(self.splits["train"], self.processor.catalog.item_ids)
+        ranks_folder, protocols = self.folder / "ranks", self.stage_args.eval_protocols
+        return evaluate_stage(stage, model, evaluators, ranks_folder, protocols, popularity)
 
     def examples(self, stage: LasarStage) -> tuple[Dataset, Dataset | None]:
         """What a stage learns, and what validates it; with text, where it writes some."""

@@ -200,6 +200,7 @@ def evaluate_protocols(
     ranks_folder: Path,
     setting: str = "",
     protocols: Sequence[str] | None = None,
+    popularity: np.ndarray | None = None,
     **metadata: Any,
 ) -> dict[str, EvaluationResult]:
     """
@@ -213,6 +214,7 @@ def evaluate_protocols(
         ranks_folder (`Path`): where the rank files go.
         setting (`str`, *optional*): of decoding, where a recipe tests several.
         protocols (`Sequence[str]`, *optional*): names of the protocols; all if not given.
+        popularity (`np.ndarray` [I], *optional*): interactions of each item in training; by default the catalog's.
         metadata: for the rank files.
 
     Returns:
@@ -223,7 +225,7 @@ def evaluate_protocols(
     from hf_latentrec.evaluation import PROTOCOLS, save_ranks
 
     results, catalog = {}, evaluator.catalog(model)
-    columns = rank_columns(evaluator.examples, catalog, catalog.popularity)
+    columns = rank_columns(evaluator.examples, catalog, catalog.popularity if popularity is None else popularity)
     for protocol in PROTOCOLS if protocols is None else protocols:
         what = ", ".join(filter(None, [setting, protocol]))
         results[protocol] = evaluator.evaluate(model, PROTOCOLS[protocol], description=f"test of {stage.name}, {what}")

@@ -52,8 +52,8 @@ class RecEvaluator(RankingEvaluator):
         match (`str`, *optional*, defaults to `"item"`): what a hit is, see [`RankingEvaluator`].
 
     Raises:
-        ValueError: for no examples, an unknown decoder or match, a setting that the decoder does not have, no beams, no
-            cutoff, or one that is below 1 or above the number of beams.
+        ValueError: for no examples, an unknown decoder or match, a setting that the decoder does not have, no beams,
+            no cutoff, or one that is below 1 or above the number of beams.
     """
 
     def __init__(

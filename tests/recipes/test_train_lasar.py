@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,14 @@ def test_metrics_are_those_of_the_ranks(out):
     assert saved(out, "grpo_control", "test_metrics.json")["nothing filtered"]["mean N"] == 0
     processor = AutoProcessor.from_pretrained(out / "grpo")
     assert ranks.metadata["split_fingerprint"] == processor.split_fingerprint and len(processor.catalog) == 20
+
+
+def test_targets_are_as_popular_as_in_all_of_training(data_dir, out):
+    """The first item of a user, which is no target, counts as for the item-ID models."""
+    users = json.loads((data_dir / "Toy.inter.json").read_text()).values()
+    counts = Counter(str(item) for items in users for item in items[:-2])
+    columns = load_ranks(out / "ranks" / "grpo_nothing_filtered.parquet").columns
+    assert columns["target_popularity"].tolist() == [counts[target] for target in columns["target"]]
 
 
 def test_codes_without_codebooks_bring_no_tokens_but_those_in_use(data_dir, out):

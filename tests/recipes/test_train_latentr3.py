@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -59,7 +60,9 @@ def read_metrics(folder: Path, stage: str) -> dict:
     return json.loads((folder / stage / "test_metrics.json").read_text())
 
 
-def test_every_stage_is_trained_tested_and_saved(out):
+def test_every_stage_is_trained_tested_and_saved(out, data_dir):
+    events = pl.read_parquet(data_dir / "events.parquet").filter(pl.col("split") == "train")
+    in_training = Counter(events["item_id"])
     for stage in plan(1).values():
         if stage.name == "base":
             continue
@@ -72,6 +75,9 @@ def test_every_stage_is_trained_tested_and_saved(out):
             expected = ranking_metrics(ranks.ranks, (5, 10))
             assert {name: row[name] for name in expected} == pytest.approx(expected)
             assert row["popular users"] + row["long-tail users"] == len(ranks.ranks) == 16
+            # The two items that occur most often in training, of those with as many the first in the catalog.
+            popular = sorted(range(10), key=lambda item: -in_training[str(item)])[:2]
+            assert row["popular users"] == sum(int(target) in popular for target in ranks.columns["target"])
             assert ranks.metadata["checkpoint"] == stage.name and setting.endswith(ranks.metadata["protocol"])
     assert AutoModel.from_pretrained(out / "sft").config.reasoner_config.reasoner == "latent_attention"
     assert AutoModel.from_pretrained(out / "no_latentratt").config.reasoner_config.thought_markers is False
