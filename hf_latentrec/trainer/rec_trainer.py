@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from .publishing_trainer import PublishingTrainer
 from .rec_config import RecConfig
@@ -37,6 +37,15 @@ class SetEpochCallback(TrainerCallback):
         self.trainer.train_sampler.set_epoch(epoch)
         if hasattr(self.trainer.data_collator, "set_epoch"):
             self.trainer.data_collator.set_epoch(epoch)
+
+
+class OwnRandomNumbersCallback(TrainerCallback):
+    """Dropout, initial states and noise of every process its own; all start with the model's seed. A resumed run then
+    loads those of its checkpoint."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.world_size > 1:
+            set_seed(args.seed + args.process_index)
 
 
 class RecTrainer(PublishingTrainer, ValidatingTrainer):
@@ -85,7 +94,9 @@ class RecTrainer(PublishingTrainer, ValidatingTrainer):
         self.train_sampler: EpochSampler | None = None
         self.means = RunningMeans()
         self.global_counts: dict[str, torch.Tensor] = {}  # of the global batch, by name
+        self._evaluates = False
         self.add_callback(SetEpochCallback(self))
+        self.add_callback(OwnRandomNumbersCallback())
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
@@ -138,6 +149,8 @@ class RecTrainer(PublishingTrainer, ValidatingTrainer):
             for name, term in terms.items():
                 self.means.add(f"loss/{name}", term * num_items_in_batch, num_items)
         loss = torch.stack(list(terms.values())).sum()
+        if self._evaluates:
+            self.means.add("loss", loss * num_items_in_batch, num_items)
         if self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients of the processes are averaged
         return (loss, outputs) if return_outputs else loss
@@ -211,14 +224,20 @@ class RecTrainer(PublishingTrainer, ValidatingTrainer):
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
-        """Keeps the means of evaluation apart from those of training and returns them with its metrics."""
-        training_means, self.means = self.means, RunningMeans()
+        """
+        Keeps the means of evaluation apart from those of training and returns them with its metrics. `eval_loss` is
+        one of them: the Trainer's own weighs batches by their rows, which are packed with unequal numbers of items.
+        Training's random numbers go on as if nothing had been evaluated.
+        """
+        device = self.args.device
+        training_means, self.means, self._evaluates = self.means, RunningMeans(), True
         try:
-            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
             means = self.means.pop(self._sum_over_processes)
             output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         finally:
-            self.means = training_means
+            self.means, self._evaluates = training_means, False
         return output
 
     def _sum_over_processes(self, sums: torch.Tensor) -> torch.Tensor:

@@ -120,10 +120,9 @@ class RolloutTrainer(RecTrainer):
         return rollouts, num_items
 
     def evaluation_loop(self, *args, **kwargs):
-        """As in [`RecTrainer`]; rollouts are the same each time, and training's random numbers go on as before."""
+        """As in [`RecTrainer`]; rollouts are the same each time."""
         self._num_evaluated = 0
-        with torch.random.fork_rng(devices=[]):  # a data loader draws a seed from the CPU's generator
-            return super().evaluation_loop(*args, **kwargs)
+        return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Rolls out and computes the loss; what tells more is in the logged rewards."""

@@ -175,6 +175,21 @@ def test_the_sampler_learns_the_epoch_of_a_restart_on_several_processes(make_tra
     assert sampler.epoch == 1
 
 
+def test_every_process_draws_its_own_random_numbers(make_trainer):
+    trainer = make_trainer()
+
+    def first_number(**args):
+        torch.manual_seed(7)
+        settings = SimpleNamespace(**{"seed": 3, "world_size": 2, "process_index": 0, **args})
+        trainer.callback_handler.on_train_begin(settings, trainer.state, trainer.control)
+        return torch.rand(()).item()
+
+    numbers = [first_number(process_index=process) for process in (0, 1)]
+    assert numbers[0] != numbers[1] and numbers[0] != first_number(seed=4)
+    torch.manual_seed(7)
+    assert first_number(world_size=1) == torch.rand(torch.Size(()), generator=torch.Generator().manual_seed(7)).item()
+
+
 def test_evaluation_keeps_its_means_apart(make_trainer):
     trainer = make_trainer(TwoTerms, eval_strategy="steps", eval_steps=2, logging_steps=4)
     trainer.train()

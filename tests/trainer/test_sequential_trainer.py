@@ -149,6 +149,29 @@ def test_validation_loss_is_the_recommendation_loss_of_the_validation_data(tmp_p
     assert trainer.data_collator.dataset is trainer.train_dataset and "eval_loss/contrastive" not in metrics
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_validation_loss_is_the_same_in_batches_of_any_size(tmp_path, packed):
+    """Packed, a row holds several histories, and rows hold different numbers of targets."""
+    validation = make_dataset(packed, sequences=[[2, 3, 4], [9, 8], [1, 7, 4, 2], [5, 6], [3, 1, 2, 8]])
+    trainer = make_trainer(tmp_path, eval_dataset=validation)
+    losses = []
+    for size in (1, 2, 3, 64):
+        trainer.args.per_device_eval_batch_size = size
+        losses.append(trainer.evaluate()["eval_loss"])
+    assert losses == pytest.approx([losses[-1]] * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lares"])
+def test_evaluation_leaves_the_random_numbers_of_training_alone(tmp_path, kind):
+    def losses(**settings):
+        torch.manual_seed(0)
+        trainer = make_trainer(tmp_path, kind, make_model(kind, dropout=0.5), max_steps=4, **settings)
+        trainer.train()
+        return history(trainer, "loss")
+
+    assert losses() == losses(eval_dataset=make_dataset(), eval_strategy="steps", eval_steps=1)
+
+
 @pytest.mark.parametrize("kind", ["sasrec", "lares"])
 def test_a_toy_set_is_learned_by_heart(tmp_path, kind):
     model = make_model(
