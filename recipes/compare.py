@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results[protocol] = comparisons = compare_ranks(
             a, b, options.metrics, options.correction, options.bootstrap_samples, CONFIDENCE, options.seed
         )
-        print(f"\n{protocol}, {comparisons[0].num_users:,} users\n")
+        num_users, num_examples = comparisons[0].num_users, comparisons[0].num_examples
+        of_examples = f", {num_examples:,} examples" if num_examples > num_users else ""
+        print(f"\n{protocol}, {num_users:,} users{of_examples}\n")
         print(table_of(comparisons, options.correction, options.markdown))
     if options.output is not None:
         split = next(iter(a.values())).metadata["split_fingerprint"]

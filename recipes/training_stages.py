@@ -247,7 +247,7 @@ def evaluate_protocols(
 
 def rank_columns(examples: Dataset, catalog: ItemCatalog | ItemTable, popularity: np.ndarray) -> dict[str, np.ndarray]:
     """
-    What rank files tell of each example beside its rank: `target`, `target_popularity` and `history_length`.
+    What rank files tell of each example beside its rank: `user`, `target`, `target_popularity`, `history_length`.
 
     Args:
         examples (`Dataset`): rows of `user_id, history, target`.
@@ -256,8 +256,11 @@ def rank_columns(examples: Dataset, catalog: ItemCatalog | ItemTable, popularity
     """
     import numpy as np
 
+    from hf_latentrec.evaluation.ranks import USER_COLUMN
+
     targets = examples["target"][:]
     return {
+        USER_COLUMN: np.array(examples["user_id"][:], dtype=object),
         "target": np.array(targets, dtype=object),
         "target_popularity": popularity[catalog.rows(targets)],
         "history_length": np.array([len(history) for history in examples["history"]]),

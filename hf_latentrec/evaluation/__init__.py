@@ -40,7 +40,14 @@ from .ranks import RankFile, load_ranks, save_ranks
 from .recommendation_files import Recommendations, load_recommendations, save_recommendations
 from .run import EvaluatedItems, EvaluationRun
 from .sequential_evaluator import SequentialEvaluator
-from .significance import CORRECTIONS, bootstrap_interval, correct_p_values, paired_t_test, wilcoxon_test
+from .significance import (
+    CORRECTIONS,
+    bootstrap_interval,
+    correct_p_values,
+    differences_of_users,
+    paired_t_test,
+    wilcoxon_test,
+)
 from .summary import summarize
 from .tables import format_metric_table, format_seed_table, format_table
 
@@ -70,6 +77,7 @@ __all__ = [
     "check_cutoffs",
     "compare_ranks",
     "correct_p_values",
+    "differences_of_users",
     "disentanglement_score",
     "explain",
     "format_metric_table",

@@ -14,8 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .metrics import metric_values, split_metric
-from .ranks import RankFile
-from .significance import bootstrap_interval, correct_p_values, paired_t_test, wilcoxon_test
+from .ranks import USER_COLUMN, RankFile
+from .significance import (
+    bootstrap_interval,
+    correct_p_values,
+    differences_of_users,
+    paired_t_test,
+    wilcoxon_test,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +39,7 @@ class MetricComparison:
         interval (`tuple[float, float]`): bootstrap interval of the difference.
         t_test, wilcoxon (`float`): p-values of each test.
         t_test_corrected, wilcoxon_corrected (`float`): the same, corrected for all metrics of the comparison.
-        num_users (`int`): users that both ranked.
+        num_users, num_examples (`int`): users that both ranked, and their examples.
     """
 
     metric: str
@@ -46,6 +52,7 @@ class MetricComparison:
     wilcoxon: float
     wilcoxon_corrected: float
     num_users: int
+    num_examples: int
 
 
 def compare_ranks(
@@ -61,7 +68,8 @@ def compare_ranks(
     Tests, user by user, whether B's metrics differ from A's.
 
     A model that was trained with several seeds has several rank files; a user's value is then the mean over them. The
-    tests tell whether these trained models differ on other users of the kind, not whether other seeds would.
+    tests tell whether these trained models differ on other users of the kind, not whether other seeds would. A user
+    with several examples counts once (see [`differences_of_users`]), where the files tell whose each is, in `user`.
 
     Args:
         a, b (`Mapping[str, RankFile]`): rank files of each model, one per seed, by the name that errors call them.
@@ -92,10 +100,13 @@ def compare_ranks(
     check_comparable(files)
     for metric in metrics:
         _check_depth(metric, files)
-    users = next(iter(a.values())).user_ids
+    first = next(iter(a.values()))
+    users, owners = first.user_ids, first.columns.get(USER_COLUMN)
     values = {metric: (_mean_values(a, users, metric), _mean_values(b, users, metric)) for metric in metrics}
     # What is equal but for the rounding of a mean over seeds is no difference: Wilcoxon ranks any sign.
-    differences = {metric: np.round(b_U - a_U, 12) for metric, (a_U, b_U) in values.items()}
+    differences = {
+        metric: np.round(differences_of_users(b_U - a_U, owners), 12) for metric, (a_U, b_U) in values.items()
+    }
     t_tests = {metric: paired_t_test(difference_U) for metric, difference_U in differences.items()}
     wilcoxons = {metric: wilcoxon_test(difference_U) for metric, difference_U in differences.items()}
     t_tests_corrected = dict(zip(metrics, correct_p_values(list(t_tests.values()), correction), strict=True))
@@ -111,7 +122,8 @@ def compare_ranks(
             t_test_corrected=t_tests_corrected[metric],
             wilcoxon=wilcoxons[metric],
             wilcoxon_corrected=wilcoxons_corrected[metric],
-            num_users=len(users),
+            num_users=len(differences[metric]),
+            num_examples=len(users),
         )
         for metric, (a_U, b_U) in values.items()
     ]

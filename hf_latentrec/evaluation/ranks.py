@@ -18,6 +18,7 @@ from .metrics import check_ranks
 
 
 OWN_COLUMNS = frozenset({"user_id", "rank", "num_thoughts"})
+USER_COLUMN = "user"  # whose an example is, where `user_id` tells several examples of a user apart
 _METADATA_KEY = b"hf_latentrec.ranks"
 
 
@@ -28,7 +29,7 @@ class RankFile:
 
     Args:
         user_ids (`list[str]`, length U):
-            Users in the order of evaluation, each once.
+            Users in the order of evaluation, each once; `u1`, `u1#2` and so on for one with several examples.
         ranks (`np.ndarray` of `int64`, shape `[U]`):
             1-based rank of each user's target, 0 where it is not among the candidates.
         metadata (`dict`):
@@ -36,7 +37,8 @@ class RankFile:
         num_thoughts (`np.ndarray` of `int64`, shape `[U]`, *optional*):
             How many thoughts each user had, where the file tells.
         columns (`dict[str, np.ndarray]`, each of shape `[U]`):
-            What else the file tells of each user, for example `target`, `target_popularity`, `history_length`.
+            What else the file tells of each user, for example `target`, `target_popularity`, `history_length`; and
+            `user`, whose example it is.
     """
 
     user_ids: list[str]

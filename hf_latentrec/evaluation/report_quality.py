@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from .metrics import metric_values
+from .ranks import USER_COLUMN
 from .report_parts import Evaluated, Part, Picture, Section, Table, enumerate_names, number_table, title_of
 from .report_plots import bar_chart
-from .significance import paired_t_test
+from .significance import differences_of_users, paired_t_test
 
 
 CHANGE = "change"
@@ -68,11 +69,13 @@ def difference_note(model: Evaluated, baseline: Evaluated, protocol: str, metric
         `str`: up to three stars; none where the difference may be chance, or there is one user only.
     """
     mine, theirs = model.run.ranks[protocol], baseline.run.ranks[protocol]
-    if len(mine.ranks) < 2:
-        return ""
     row_of = {user_id: row for row, user_id in enumerate(theirs.user_ids)}
     rows = np.array([row_of[user_id] for user_id in mine.user_ids])
-    p_value = paired_t_test(metric_values(mine.ranks, metric) - metric_values(theirs.ranks, metric)[rows])
+    differences = metric_values(mine.ranks, metric) - metric_values(theirs.ranks, metric)[rows]
+    differences_U = differences_of_users(differences, mine.columns.get(USER_COLUMN))
+    if len(differences_U) < 2:
+        return ""
+    p_value = paired_t_test(differences_U)
     return next((stars for level, stars in SIGNIFICANCE_LEVELS.items() if p_value < level), "")
 
 

@@ -42,7 +42,7 @@ class EvaluationRun:
 
         run.json                            label and details
         items.parquet                       item_id, title, popularity
-        ranks/{protocol}.parquet            user_id, rank, target, target_popularity, history_length[, num_thoughts]
+        ranks/{protocol}.parquet            user_id, user, rank, target, target_popularity, ...[, num_thoughts]
         recommendations/{protocol}.parquet  user_id, item_ids
         latency.json, steps.json, factors.json, log_history.json    where there are any
 

@@ -118,6 +118,32 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def differences_of_users(differences: ArrayLike, users: ArrayLike | None) -> np.ndarray:
+    r"""
+    One difference for each user, where some have several examples, which are not independent of each other.
+
+    $$d_u = \frac{U}{E} \sum_{e \in u} d_e$$
+
+    so that the mean over the U users is that over the E examples.
+
+    Args:
+        differences (`ArrayLike` of `float`, shape `[E]`): each example's value of one model less that of the other.
+        users (`ArrayLike`, shape `[E]`, *optional*): whose each example is; without them, every example is a user's.
+
+    Returns:
+        `np.ndarray` of `float`, shape `[U]`: in the order of their ids.
+
+    Example:
+        >>> differences_of_users([0.5, 1.0, 0.0], ["ann", "bob", "ann"]).tolist()
+        [0.3333333333333333, 0.6666666666666666]
+    """
+    differences_E = np.asarray(differences, dtype=np.float64)
+    if users is None:
+        return differences_E
+    names_U, user_E = np.unique(np.asarray(users), return_inverse=True)
+    return np.bincount(user_E, weights=differences_E) * (len(names_U) / len(differences_E))
+
+
 def correct_p_values(p_values: Sequence[float], correction: str = "holm") -> list[float]:
     r"""
     p-values of several hypotheses, made such that the chance of any false rejection among them stays at the level of
@@ -166,4 +192,11 @@ def _check_differences(differences: ArrayLike) -> np.ndarray:
     return differences_U
 
 
-__all__ = ["CORRECTIONS", "bootstrap_interval", "correct_p_values", "paired_t_test", "wilcoxon_test"]
+__all__ = [
+    "CORRECTIONS",
+    "bootstrap_interval",
+    "correct_p_values",
+    "differences_of_users",
+    "paired_t_test",
+    "wilcoxon_test",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,7 +43,7 @@ def test_a_comparison_holds_metrics_tests_and_intervals():
         assert row.difference == pytest.approx(difference.mean()) == row.b - row.a
         assert row.interval == bootstrap_interval(difference, 300, seed=5)
         assert row.t_test == paired_t_test(difference) and row.wilcoxon == wilcoxon_test(difference)
-        assert row.num_users == 80
+        assert row.num_users == row.num_examples == 80
     for test in ("t_test", "wilcoxon"):
         p_values = [getattr(row, test) for row in found]
         assert [getattr(row, f"{test}_corrected") for row in found] == correct_p_values(p_values, "bonferroni")
@@ -54,6 +56,30 @@ def test_users_are_paired_by_id_whatever_their_order():
     assert compare_ranks({"A": rank_file(a)}, {"B": shuffled}) == compare_ranks(
         {"A": rank_file(a)}, {"B": rank_file(b)}
     )
+
+
+def test_examples_of_a_user_are_not_counted_as_users():
+    """Every user twice over: as sure as once. Users with unequal numbers: as by hand."""
+    a, b = random_ranks(0), random_ranks(1)
+    users = [f"u{i}" for i in range(80)]
+
+    def twice(ranks):
+        file = rank_file(np.tile(ranks, 2), users + [f"{user}#2" for user in users])
+        return replace(file, columns={"user": np.array(users * 2)})
+
+    (once,) = compare_ranks({"A": rank_file(a)}, {"B": rank_file(b)}, ["NDCG@10"])
+    (both,) = compare_ranks({"A": twice(a)}, {"B": twice(b)}, ["NDCG@10"])
+    assert (both.num_users, both.num_examples) == (80, 160)
+    for name in ("difference", "t_test", "wilcoxon"):
+        assert getattr(both, name) == pytest.approx(getattr(once, name))
+
+    owners = np.array(["ann"] * 3 + ["bob"] + ["cy"] * 2)
+    a, b = (replace(rank_file(random_ranks(seed, 6)), columns={"user": owners}) for seed in (4, 5))
+    (found,) = compare_ranks({"A": a}, {"B": b}, ["MRR"])
+    difference = metric_values(b.ranks, "MRR") - metric_values(a.ranks, "MRR")
+    by_hand = [3 / 6 * difference[rows].sum() for rows in ([0, 1, 2], [3], [4, 5])]
+    assert found.difference == pytest.approx(np.mean(by_hand))
+    assert found.t_test == pytest.approx(paired_t_test(by_hand))
 
 
 def test_a_user_has_the_mean_over_seeds():

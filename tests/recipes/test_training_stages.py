@@ -130,6 +130,7 @@ def test_rank_files_tell_what_was_asked(tmp_path):
     assert file.user_ids == ["u", "v", "u#2"] and file.ranks.tolist() == [1, 0, 1]
     assert results["seen items excluded"].ranks.tolist() == [1, 0, 1]
     assert {name: column.tolist() for name, column in file.columns.items()} == {
+        "user": ["u", "v", "u"],
         "target": ["c", "b", "d"],
         "target_popularity": [9, 0, 1],
         "history_length": [1, 3, 2],
