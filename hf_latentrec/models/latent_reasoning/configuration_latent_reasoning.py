@@ -75,7 +75,7 @@ class LatentReasonerConfig:
             raise ValueError(
                 f"LatentReasonerConfig: adaptive_depth is set with reasoner {self.reasoner!r} and num_thoughts "
                 f"{self.num_thoughts}; it chooses between 1 and num_thoughts thoughts that follow each other, so pass "
-                "the most that there may be (8 in LASAR), or leave adaptive_depth out"
+                "the most that there may be (8 in LASAR), or adaptive_depth=False"
             )
         if self.thought_markers is None:
             self.thought_markers = REASONERS[self.reasoner]
@@ -131,7 +131,9 @@ class LatentRecConfigMixin:
 
     Args:
         reasoner_config (`LatentReasonerConfig` or `dict`, *optional*):
-            The nested configuration of the reasoner; a model without one does not reason.
+            The nested configuration of the reasoner; a model without one does not reason. A dictionary that is
+            assigned later, as by `from_pretrained`, changes the settings that it names; with another `reasoner` it
+            starts from that one's defaults.
         embedding_dropout (`float`, *optional*, defaults to 0.0):
             Dropout probability on token embeddings while training (for small models trained from scratch).
         start_thought_token_id (`int`, *optional*): the token `<s>` that opens the thoughts.
@@ -153,8 +155,12 @@ class LatentRecConfigMixin:
         self._check()
 
     def __setattr__(self, name: str, value):
-        # `from_pretrained(..., reasoner_config={...})` assigns it to a configuration that is complete.
+        # `from_pretrained(..., reasoner_config={...})` assigns it to a configuration that is complete: what it leaves
+        # out stays. Settings of one reasoner mean nothing to another, which starts from its own defaults.
         if name == "reasoner_config" and isinstance(value, dict):
+            current = self.reasoner_config
+            if current is not None and value.get("reasoner", current.reasoner) == current.reasoner:
+                value = {**asdict(current), **value}
             value = LatentReasonerConfig.from_dict(value)
         super().__setattr__(name, value)
 
@@ -169,9 +175,9 @@ class LatentRecConfigMixin:
             raise ValueError(
                 f"num_thoughts is set to {value}, but the model's depth policy chooses from 1 to {self.num_thoughts}; "
                 "pass generate(num_thoughts=...) to force a depth, or load the model with "
-                f'reasoner_config={{"num_thoughts": {value}}} to be without the policy'
+                f'reasoner_config={{"num_thoughts": {value}, "adaptive_depth": False}} to be without the policy'
             )
-        self.reasoner_config = LatentReasonerConfig.from_dict({**asdict(self.reasoner_config), "num_thoughts": value})
+        self.reasoner_config = {"num_thoughts": value}
 
     def to_dict(self) -> dict:
         """As in transformers, with the nested configuration as a plain dictionary."""

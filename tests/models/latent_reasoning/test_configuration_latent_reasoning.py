@@ -40,6 +40,24 @@ def test_saved_and_loaded_with_the_auto_class(config_class, tmp_path):
     assert changed.to_dict()["reasoner_config"]["thought_markers"] is False
 
 
+def test_settings_that_are_not_named_stay(tmp_path):
+    reasoner = {"reasoner": "latent_attention", "num_thoughts": 4, "adaptive_depth": True, "thought_markers": True}
+    config = Qwen3LatentRecConfig(reasoner_config=reasoner)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='{"num_thoughts": 2, "adaptive_depth": False}'):
+        AutoConfig.from_pretrained(tmp_path, num_thoughts=2)
+    for changes in ({"num_thoughts": 2, "adaptive_depth": False}, {"num_thoughts": 8}, {"thought_markers": False}):
+        for named in ({}, {"reasoner": "latent_attention"}):
+            loaded = AutoConfig.from_pretrained(tmp_path, reasoner_config={**named, **changes})
+            assert loaded.reasoner_config == LatentReasonerConfig(**{**reasoner, **changes})
+    config.reasoner_config = {"num_thoughts": 3}
+    assert config.reasoner_config == LatentReasonerConfig(**{**reasoner, "num_thoughts": 3})
+    config.reasoner_config = {"reasoner": "feedback", "thought_markers": False}
+    assert config.reasoner_config == LatentReasonerConfig(thought_markers=False)
+    with pytest.raises(ValueError, match="num_thoughts 0.*or adaptive_depth=False"):
+        AutoConfig.from_pretrained(tmp_path, reasoner_config={"num_thoughts": 0})
+
+
 def test_no_reasoning_is_the_default():
     assert Qwen3LatentRecConfig().num_thoughts == 0
     assert Qwen3LatentRecConfig(num_thoughts=3).reasoner_config.num_thoughts == 3
