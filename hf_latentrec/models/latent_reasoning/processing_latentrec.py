@@ -125,7 +125,7 @@ class LatentRecProcessor(RecommendationLists, ProcessorMixin):
             `seen_items` of shape `[B, H]`, int64: catalog rows, padded with -1.
 
         Raises:
-            `ValueError`: an empty history or an unknown item; names history, position and id.
+            `ValueError`: a history that is empty or no list, or an unknown item; names history, position and id.
         """
         rows, counts = self._history_rows(histories)
         seen_items = _pad(rows, counts, -1) if exclude_seen else None
@@ -336,10 +336,15 @@ class LatentRecProcessor(RecommendationLists, ProcessorMixin):
     def _history_rows(self, histories: Sequence[Sequence[str]] | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Catalog rows of all histories, end to end, and the number of items of each."""
         name = type(self).__name__
+        if isinstance(histories, str):  # which would be read letter by letter
+            raise ValueError(f"{name}: histories is the string {histories!r}; pass a list of lists of item ids")
         if len(histories) == 0:
             raise ValueError(f"{name}: no histories; pass a list of lists of item ids")
-        if isinstance(histories[0], str):
+        if all(isinstance(item_id, str) for item_id in histories):
             histories = [histories]
+        for position, history in enumerate(histories):
+            if isinstance(history, str) or not hasattr(history, "__getitem__"):
+                raise ValueError(f"{name}: history {position} is {history!r}; pass a list of item ids, oldest first")
         counts = np.array([len(history) for history in histories])
         if (counts == 0).any():
             raise ValueError(f"{name}: history {counts.argmin()} is empty; give it at least one item")

@@ -143,6 +143,14 @@ def test_bad_histories_are_named():
         processor([["B1"], ["B1", "B2"], ["B1", "B77", "B9"]])
     with pytest.raises(ValueError, match="no histories"):
         processor([])
+    letters = make_processor(items=[{"item_id": name, "semantic_id": [f"<a_{name}>"]} for name in ("1", "2", "12")])
+    for read in (letters, letters.token_items):
+        with pytest.raises(ValueError, match="histories is the string '12'; pass a list of lists"):
+            read("12")
+        for histories, problem in (([["12"], "12"], "1 is '12'"), (["12", ["1"]], "0 is '12'"), ([["1"], 2], "1 is 2")):
+            with pytest.raises(ValueError, match=f"history {problem}; pass a list of item ids"):
+                read(histories)
+    assert letters(["1", "2"])["input_ids"].equal(letters([np.array(["1", "2"])])["input_ids"])
 
 
 def test_bad_settings_are_named():
