@@ -61,8 +61,21 @@ class RecommendationLists:
 
         Returns:
             `np.ndarray` of shape `[num_users]`, int64: 1-based rank; 0 where the target is not in the list.
+
+        Raises:
+            `ValueError`: targets that are no catalog rows, or not one per user.
         """
         ranking, targets = self._rank(output), np.asarray(target_rows)
+        if targets.shape != (output.num_users,) or not np.issubdtype(targets.dtype, np.integer):
+            raise ValueError(
+                f"target_rows have shape {targets.shape} and type {targets.dtype}; pass one catalog row per user "
+                f"[{output.num_users}], catalog.rows(item_ids)"
+            )
+        if len(beyond := np.flatnonzero((targets < 0) | (targets >= len(self.catalog)))):
+            raise ValueError(
+                f"target_rows hold {targets[beyond[0]]} (position {beyond[0]}), but the catalog has "
+                f"{len(self.catalog)} items, from row 0; pass catalog.rows(item_ids)"
+            )
         if item_groups is None:
             hit = ranking.item == targets[ranking.user]
         else:

@@ -223,6 +223,15 @@ def test_recommendations_expand_shared_leaves():
     assert [len(user) for user in top] == [2, 2, 0]
     assert processor.rank_of(output, np.array([1, 0, 2])).tolist() == [4, 2, 0]
     assert processor.rank_of(output, np.array([2, 2, 2])).tolist() == [1, 0, 0]
+    for targets, problem in (
+        (np.array(["B1", "B0", "B2"]), r"have shape \(3,\) and type <U2"),
+        (np.array([1.0, 0.0, 2.0]), r"have shape \(3,\) and type float64"),
+        (np.array([1, 0]), r"have shape \(2,\) and type int64; pass one catalog row per user \[3\]"),
+        (np.array([1, 0, -1]), r"hold -1 \(position 2\), but the catalog has 4 items"),
+        (np.array([1, 4, 2]), r"hold 4 \(position 1\), but the catalog has 4 items"),
+    ):
+        with pytest.raises(ValueError, match=f"target_rows {problem}"):
+            processor.rank_of(output, targets)
 
 
 @pytest.mark.parametrize(
