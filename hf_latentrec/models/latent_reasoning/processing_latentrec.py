@@ -78,9 +78,9 @@ class LatentRecProcessor(RecommendationLists, ProcessorMixin):
         super().__init__(tokenizer)
         self.catalog = catalog
         self.item_trie = catalog.build_trie() if item_trie is None else item_trie
-        self.prompt_template = prompt_template
+        self._prompt_template = prompt_template
         titles = catalog.item_tokenization == "title"
-        self.item_separator = item_separator if item_separator is not None else ("\n" if titles else "")
+        self._item_separator = item_separator if item_separator is not None else ("\n" if titles else "")
         self.max_history = max_history
         self.split_fingerprint = split_fingerprint
         self._check()
@@ -91,6 +91,16 @@ class LatentRecProcessor(RecommendationLists, ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of what `__call__` returns."""
         return ["input_ids", "attention_mask"]
+
+    @property
+    def prompt_template(self) -> str:
+        """Text with `{history}`. Fixed, as the separator is: prompts were tokenized with it, and it is saved."""
+        return self._prompt_template
+
+    @property
+    def item_separator(self) -> str:
+        """Text between two items; fixed."""
+        return self._item_separator
 
     @property
     def packable(self) -> bool:

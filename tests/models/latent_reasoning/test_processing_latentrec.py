@@ -170,6 +170,15 @@ def test_bad_settings_are_named():
         LatentRecProcessor(processor.tokenizer, processor.catalog)
 
 
+@pytest.mark.parametrize("name", ["prompt_template", "item_separator"])
+def test_what_prompts_are_made_of_is_fixed(name):
+    processor = make_processor(prompt_template="Items: {history}", item_separator=", ")
+    before = processor.to_dict()
+    with pytest.raises(AttributeError, match=f"'{name}'.*has no setter"):
+        setattr(processor, name, "{history}!")
+    assert processor.to_dict() == before
+
+
 def test_answers_hold_their_terminal():
     processor = make_processor("title")
     assert [ids.tolist() for ids in processor.answer_ids(np.array([2, 0]))] == [
