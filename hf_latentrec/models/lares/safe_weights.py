@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from transformers.utils.hub import has_file
@@ -38,7 +39,7 @@ class SafeWeightsMixin:
                 name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs
             }
             folder = f"{kwargs['subfolder']}/" if kwargs.get("subfolder") else ""
-            has = {name: has_file(source, folder + name, **hub) for name in (*SAFE_FILES, *PICKLES)}
+            has = {name: _has(source, folder + name, **hub) for name in (*SAFE_FILES, *PICKLES)}
             pickles = [name for name in PICKLES if has[name]]
             if pickles and not any(has[name] for name in SAFE_FILES):
                 raise ValueError(
@@ -54,6 +55,13 @@ class SafeWeightsMixin:
                 f"{cls.__name__}: {broken} of {source} is truncated or no safetensors file ({error}); save the model "
                 "again, or download it again"
             ) from error
+
+
+def _has(source: str | Path | None, name: str, **hub: Any) -> bool:
+    try:
+        return has_file(source, name, **hub)
+    except HFValidationError:  # neither a folder nor what a repository can be called
+        return False
 
 
 def _opens(file: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, Qwen3Config, Qwen3ForCausalLM
 
-from hf_latentrec import Qwen3ForLatentReasoningRec, Qwen3LatentRecConfig
+from hf_latentrec import LaresForSequentialRecommendation, Qwen3ForLatentReasoningRec, Qwen3LatentRecConfig
 from hf_latentrec.models.lares import safe_weights as of_lares
 from hf_latentrec.models.latent_reasoning import safe_weights
 from tests.models.lares.toy_models import make_model as make_sequential
@@ -95,6 +95,16 @@ def test_missing_files(folder):
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match="in its config.json"):
         AutoModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["missing", "missing/model"])
+def test_a_mistyped_path_is_the_error_of_transformers(tmp_path, name):
+    messages = []
+    for model_class in (Qwen3ForCausalLM, Qwen3ForLatentReasoningRec, LaresForSequentialRecommendation):
+        with pytest.raises(OSError) as error:
+            model_class.from_pretrained(tmp_path / name)
+        messages.append(str(error.value))
+    assert str(tmp_path / name) in messages[0] and len(set(messages)) == 1
 
 
 def test_both_folders_have_the_same_code():
