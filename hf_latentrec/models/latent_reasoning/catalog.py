@@ -290,8 +290,9 @@ class ItemCatalog:
         Writes the catalog to a safetensors file: the columns as JSON (a tensor of bytes), sequences and popularity as
         tensors. Reading a million items with titles so takes about a second.
         """
+        columns = columns_to_json(self.columns)
         tensors = {
-            "columns": np.frombuffer(columns_to_json(self.columns), dtype=np.uint8),
+            "columns": np.frombuffer(columns, dtype=np.uint8),
             "tokens": self.flat_tokens,
             "offsets": self.offsets,
             "popularity": self.popularity,
@@ -300,6 +301,7 @@ class ItemCatalog:
             "item_tokenization": self.item_tokenization,
             "terminal_token_id": self.terminal_token_id,
             "fingerprint": self.fingerprint,
+            "columns_sha256": hashlib.sha256(columns).hexdigest(),  # titles and more, which no fingerprint covers
             "earlier_versions": self.earlier_versions,
         }
         save_file(tensors, path, {_METADATA_KEY: json.dumps(metadata)})
@@ -324,8 +326,15 @@ class ItemCatalog:
             raise ValueError(f"ItemCatalog: {path} is no catalog; write it with ItemCatalog.save")
         metadata = json.loads(stored)
         fingerprint = metadata.pop("fingerprint")
-        columns = json.loads(tensors.pop("columns").tobytes())
-        catalog = cls(columns, tensors["tokens"], tensors["offsets"], popularity=tensors["popularity"], **metadata)
+        columns = tensors.pop("columns").tobytes()
+        saved, found = metadata.pop("columns_sha256", None), hashlib.sha256(columns).hexdigest()
+        if saved not in (None, found):  # None: in a file of before there were digests
+            raise ValueError(
+                f"ItemCatalog: the columns (titles and others) of {path} have SHA-256 {found}, but {saved} was saved; "
+                "save the processor again"
+            )
+        arrays = (tensors["tokens"], tensors["offsets"])
+        catalog = cls(json.loads(columns), *arrays, popularity=tensors["popularity"], **metadata)
         if catalog.fingerprint != fingerprint:
             raise ValueError(
                 f"ItemCatalog: the content of {path} has fingerprint {catalog.fingerprint}, but {fingerprint} was "

@@ -286,8 +286,21 @@ def test_load_refuses_damaged_files(tmp_path, tokenizer):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match="catalog.safetensors is truncated"):
         ItemCatalog.load(path)
-    changed_bytes = tensors["columns"].tobytes().replace(b"B3", b"B9")
-    save_file({**tensors, "columns": np.frombuffer(changed_bytes, dtype=np.uint8)}, path, metadata)
+    settings = json.loads(metadata["item_catalog"])
+    settings.pop("columns_sha256", None)  # as in files of before there were digests
+    undigested = {"item_catalog": json.dumps(settings)}
+
+    def save_replaced(old: bytes, new: bytes, metadata: dict[str, str]) -> None:
+        columns = tensors["columns"].tobytes().replace(old, new)
+        save_file({**tensors, "columns": np.frombuffer(columns, dtype=np.uint8)}, path, metadata)
+
+    for old, new in ((b"B3", b"B9"), (b"Soap bar", b"Soup bar"), (b"Ivory", b"Ebony"), (b"{", b"[")):
+        save_replaced(old, new, metadata)
+        with pytest.raises(ValueError, match=r"columns \(titles and others\) of .*catalog.safetensors have SHA-256"):
+            ItemCatalog.load(path)
+    save_replaced(b"Ivory", b"Ebony", undigested)
+    assert ItemCatalog.load(path)[0]["brand"] == "Ebony"
+    save_replaced(b"B3", b"B9", undigested)
     with pytest.raises(ValueError, match="content of .*catalog.safetensors has fingerprint"):
         ItemCatalog.load(path)
     save_file({**tensors, "tokens": tensors["tokens"][::-1].copy()}, path, metadata)

@@ -147,9 +147,9 @@ def test_bad_histories_are_named():
     for read in (letters, letters.token_items):
         with pytest.raises(ValueError, match="histories is the string '12'; pass a list of lists"):
             read("12")
-        for histories, problem in (([["12"], "12"], "1 is '12'"), (["12", ["1"]], "0 is '12'"), ([["1"], 2], "1 is 2")):
+        for bad, problem in (([["12"], "12"], "1 is '12'"), (["12", ["1"]], "0 is '12'"), ([["1"], 2], "1 is 2")):
             with pytest.raises(ValueError, match=f"history {problem}; pass a list of item ids"):
-                read(histories)
+                read(bad)
     assert letters(["1", "2"])["input_ids"].equal(letters([np.array(["1", "2"])])["input_ids"])
 
 
