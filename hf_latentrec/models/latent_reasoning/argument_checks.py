@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def check_thought_samples(
             f"thought_noise has shape {tuple(thought_noise.shape)}; expected [{len(input_ids)}, K, hidden size]"
         )
     if num_thoughts == 0:
-        raise ValueError("thought_noise is given to a model with num_thoughts 0; there is no thought to perturb")
+        raise ValueError("thought_noise is given with num_thoughts 0; there is no thought to perturb")
 
 
 def check_generation(
@@ -135,15 +136,29 @@ def check_generation(
         )
 
 
+def read_depths(num_thoughts: Any, shape: torch.Size) -> int | torch.Tensor | None:
+    """The number of thoughts that is asked for as an `int`, or as integers of this shape; None where none is."""
+    if isinstance(num_thoughts, torch.Tensor):
+        if num_thoughts.shape != shape or num_thoughts.is_floating_point() or num_thoughts.dtype == torch.bool:
+            raise ValueError(
+                f"num_thoughts is {num_thoughts.dtype} of shape {tuple(num_thoughts.shape)}; pass one number for all, "
+                f"or integers of shape {tuple(shape)}: one per prompt [B], for packed histories one per answer [B, G]"
+            )
+        return num_thoughts
+    if num_thoughts is None:
+        return None
+    if not isinstance(num_thoughts, Integral) or num_thoughts < 0:
+        raise ValueError(f"num_thoughts is {num_thoughts!r}; pass 0 (no reasoning) or a positive whole number")
+    return int(num_thoughts)
+
+
 def check_depth_request(
     num_thoughts: int | torch.Tensor | None,
     depth_noise: torch.Tensor | None,
     num_prompts: int,
     adaptive_depth: bool,
 ) -> None:
-    """Whether the number of thoughts that `generate` is asked for can be."""
-    if isinstance(num_thoughts, int) and num_thoughts < 0:
-        raise ValueError(f"num_thoughts is {num_thoughts}; pass 0 (no reasoning) or a positive number")
+    """Whether `generate` can draw depths as it is asked to."""
     if depth_noise is None:
         return
     if num_thoughts is not None or not adaptive_depth:
@@ -226,4 +241,5 @@ __all__ = [
     "check_prompts",
     "check_scores",
     "check_thought_samples",
+    "read_depths",
 ]

@@ -17,6 +17,7 @@ from .argument_checks import (
     check_prompts,
     check_scores,
     check_thought_samples,
+    read_depths,
 )
 from .batch_splitting import merge_outputs, run_in_parts
 from .beam_search import Beams, beam_search
@@ -101,6 +102,7 @@ class LatentGenerationMixin:
         """
         num_return_sequences = num_beams if num_return_sequences is None else num_return_sequences
         item_trie = item_trie.to(input_ids.device)
+        num_thoughts = read_depths(num_thoughts, input_ids.shape[:1])
         check_depth_request(num_thoughts, depth_noise, len(input_ids), self.config.reasoner_config.adaptive_depth)
         check_generation(
             item_trie,

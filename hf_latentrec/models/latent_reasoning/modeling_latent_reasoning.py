@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from .answer_scores import entropy, greedy_matches, score_answers, score_steps
-from .argument_checks import check_answers, check_noise
+from .argument_checks import check_answers, check_noise, read_depths
 from .branching import LatentBranchingMixin
 from .configuration_latent_reasoning import LlamaLatentRecConfig, Qwen2LatentRecConfig, Qwen3LatentRecConfig
 from .depth_policy import DepthPolicy
@@ -164,12 +164,14 @@ class LatentReasoningMixin(LatentBranchingMixin, LatentGenerationMixin, SafeWeig
         ```
         """
         check_answers(input_ids, labels, branch_starts, labels_follow_prompt)
+        num_thoughts = read_depths(num_thoughts, input_ids.shape[:1] if branch_starts is None else branch_starts.shape)
         thinks = self.thinks(num_thoughts)
         if isinstance(num_thoughts, torch.Tensor) and branch_starts is None:
             num_thoughts = num_thoughts[:, None]
         if thought_noise is not None:
             has_depths = self.depth_policy is not None or isinstance(num_thoughts, torch.Tensor)
-            check_noise(thought_noise, input_ids, labels, branch_starts, self.config.num_thoughts, has_depths)
+            num_steps = self.config.num_thoughts if num_thoughts is None else num_thoughts
+            check_noise(thought_noise, input_ids, labels, branch_starts, num_steps, has_depths)
             if labels.dim() == 2:
                 labels = labels[:, None].expand(-1, thought_noise.shape[1], -1)
         labels_BGT = labels[:, None] if labels is not None and labels.dim() == 2 else labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -212,6 +213,14 @@ def test_a_trained_model_gets_a_policy_by_its_configuration(adaptive, make_model
     torch.testing.assert_close(again(*prompts).depth_logits, model.eval()(*prompts).depth_logits)
 
 
+def test_a_depth_is_any_whole_number(adaptive, catalog_trie):
+    model = adaptive()
+    for depth in (np.int64(2), torch.tensor([2, 2], dtype=torch.int32)):
+        generated = model.generate(PROMPTS, MASK, item_trie=catalog_trie, num_thoughts=depth)
+        scored = model(PROMPTS, MASK, labels=ANSWERS, num_thoughts=depth)
+        assert generated.num_thoughts.tolist() == scored.num_thoughts.tolist() == [2, 2]
+
+
 def test_errors(adaptive, make_model, catalog_trie):
     for settings in ({"num_thoughts": 0}, {"num_thoughts": 1, "reasoner": "factorized_attention"}):
         with pytest.raises(ValueError, match="adaptive_depth is set with reasoner"):
@@ -221,8 +230,16 @@ def test_errors(adaptive, make_model, catalog_trie):
         model.config.num_thoughts = 4
     with pytest.raises(ValueError, match="holds 0"):
         model(PROMPTS, MASK, labels=ANSWERS, num_thoughts=torch.tensor([0, 2]))
+    for depths, problem in (
+        (torch.tensor([1, 2, 3]), r"torch.int64 of shape \(3,\); .* integers of shape \(2,\)"),
+        (torch.tensor([1.0, 2.0]), "torch.float32"),
+        (2.0, "2.0; pass 0"),
+        (-1, "-1; pass 0"),
+    ):
+        with pytest.raises(ValueError, match=f"num_thoughts is {problem}"):
+            model(PROMPTS, MASK, labels=ANSWERS, num_thoughts=depths)
     with pytest.raises(ValueError, match=r"shape \(3, 1\) to branches \(2, 1\)"):
-        model(PROMPTS, MASK, labels=ANSWERS, num_thoughts=torch.tensor([1, 2, 3]))
+        model.think(model.encode(PROMPTS, MASK), torch.tensor([[1], [2], [3]]))
     with pytest.raises(ValueError, match="which thought is the last"):
         model(PROMPTS, MASK, labels=ANSWERS, thought_noise=torch.zeros(2, 3, 32))
     fixed = make_model(num_thoughts=2)

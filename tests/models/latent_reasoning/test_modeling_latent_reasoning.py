@@ -387,3 +387,7 @@ def test_noise_that_does_not_fit(make_model, prompts, noise, change, message):
         make_model(**ATTENTION)(*prompts, **arguments)
     with pytest.raises(ValueError, match="num_thoughts 0"):
         make_model()(*prompts, labels=ANSWERS, thought_noise=noise.float())
+    with pytest.raises(ValueError, match="num_thoughts 0"):
+        make_model(**ATTENTION)(*prompts, labels=ANSWERS, thought_noise=noise.float(), num_thoughts=0)
+    forced = make_model(thought_markers=False)(*prompts, labels=ANSWERS, thought_noise=noise.float(), num_thoughts=1)
+    assert forced.logps.shape == (3, NUM_SAMPLES, 3)
