@@ -12,8 +12,8 @@ from torch import nn
 @contextmanager
 def in_mode(model: Any, training: bool) -> Iterator[None]:
     """
-    The model is in training mode in the block, or in evaluation mode, and afterwards in the mode of before, also where
-    the block raises.
+    The model is in training mode in the block, or in evaluation mode, and afterwards each of its modules is in the mode
+    of before, also where the block raises.
 
     Args:
         model (`nn.Module`): a recommender; one that is no network, such as popularity, has no modes and is left alone.
@@ -30,12 +30,13 @@ def in_mode(model: Any, training: bool) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         yield
         return
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def eval_mode(model: Any) -> AbstractContextManager[None]:
