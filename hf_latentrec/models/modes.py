@@ -12,8 +12,8 @@ from torch import nn
 @contextmanager
 def in_mode(model: Any, training: bool) -> Iterator[None]:
     """
-    The model is in training mode in the block, or in evaluation mode, and afterwards each of its modules is in the mode
-    of before, also where the block raises.
+    The model is in training mode in the block, or in evaluation mode, and afterwards every module is in its mode of
+    before, also where the block raises.
 
     Args:
         model (`nn.Module`): a recommender; one that is no network, such as popularity, has no modes and is left alone.

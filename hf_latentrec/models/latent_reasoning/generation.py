@@ -6,6 +6,10 @@ items, R returned answers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import torch
 
 from .argument_checks import (
@@ -31,10 +35,27 @@ from .thought_state import ThoughtState
 from .title_search import title_search
 
 
+def _in_evaluation_mode(method: Callable) -> Callable:
+    """Runs a method of a model without dropout; afterwards each module is in the mode of before."""
+
+    @wraps(method)
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            for module, was_training in modes:
+                module.training = was_training
+
+    return run
+
+
 class LatentGenerationMixin:
     """`generate` of the recommenders; made of `encode`, `think` and a search over branches."""
 
     @torch.no_grad()
+    @_in_evaluation_mode
     def generate(
         self,
         input_ids: torch.Tensor,
@@ -55,8 +76,9 @@ class LatentGenerationMixin:
         item_embeddings: torch.Tensor | None = None,
     ) -> LatentRecGenerateOutput:
         """
-        Recommends by beam search under the catalog's trie. Nothing is sampled, and no setting is inherited from a
-        `generation_config.json`. A batch that does not fit into memory is split, with one warning.
+        Recommends by beam search under the catalog's trie. Nothing is sampled, also while the model is training (it
+        runs in evaluation mode, without dropout), and no setting is inherited from a `generation_config.json`. A batch
+        that does not fit into memory is split, with one warning.
 
         `allowed_items` and `seen_items` filter the ranking and change no score: an item that is left has the score
         that it has in the whole catalog.
@@ -157,6 +179,7 @@ class LatentGenerationMixin:
         return output
 
     @torch.no_grad()
+    @_in_evaluation_mode
     def embed_items(self, item_trie: ItemTrie, batch_size: int = 64, *, show_progress: bool = False) -> torch.Tensor:
         """
         Embeddings of the catalog's texts, for `generate(item_embeddings=...)`. They change when the model does.
@@ -176,6 +199,7 @@ class LatentGenerationMixin:
         return embed_items(self, item_trie.to(self.device), batch_size, show_progress)
 
     @torch.no_grad()
+    @_in_evaluation_mode
     def greedy_answers(
         self,
         input_ids: torch.Tensor,

@@ -128,6 +128,25 @@ def test_a_batch_that_does_not_fit_is_split(make_model, prompts, catalog_trie, s
     assert torch.equal(parts.sub_catalog.num_allowed(), whole.sub_catalog.num_allowed())
 
 
+def test_a_model_in_training_answers_without_dropout(make_model, prompts, catalog_trie):
+    model = make_model(num_thoughts=1, embedding_dropout=0.5)
+    noise = torch.randn(3, 2, 32)
+
+    def answers() -> list[torch.Tensor]:
+        return [
+            model.generate(*prompts, item_trie=catalog_trie).sequences_scores,
+            model.embed_items(catalog_trie),
+            model.greedy_answers(*prompts, item_trie=catalog_trie, thought_noise=noise),
+        ]
+
+    expected = answers()
+    model.train()
+    model.model.eval()
+    modes = [module.training for module in model.modules()]
+    assert all(map(torch.equal, answers(), expected))
+    assert [module.training for module in model.modules()] == modes
+
+
 def test_a_broken_model_is_no_empty_answer(make_model, prompts, catalog_trie):
     model = make_model()
     with torch.no_grad():
