@@ -1,8 +1,8 @@
 """A step or two of plain SGD with learning rate 1, so that the weights move by the gradient.
 
-Run as `distributed_job.py OUT ALGORITHM ...` on any number of processes, with some of sft, grpo, lasar_sft,
-lasar_grpo, lr_grpo_batch, lr_grpo_group, flr_sft, flr_grpo; the main one writes the change of every weight to
-OUT/ALGORITHM.
+Run as `distributed_job.py OUT ALGORITHM ...` on any number of processes, with some of sft, evaluated_sft, grpo,
+lasar_sft, lasar_grpo, lr_grpo_batch, lr_grpo_group, flr_sft, flr_grpo; the main one writes the change of every weight
+to OUT/ALGORITHM.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ def train(algorithm: str, out: Path) -> None:
         model, config, train_dataset=dataset, data_collator=collator, processing_class=processor, **kwargs
     )
     ranks = RecEvaluator(processor, splits["test"], num_beams=60, batch_size=4).evaluate(model).ranks
+    if algorithm == "evaluated_sft":
+        trainer.evaluate(dataset.select(range(2)))
     trainer.train()
     if trainer.is_world_process_zero():
         out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = Path(__file__).with_name("distributed_job.py")
 
 
-ALGORITHMS = ["sft", "grpo", "lasar_sft", "lasar_grpo", "lr_grpo_batch", "lr_grpo_group", "flr_sft", "flr_grpo"]
+ALGORITHMS = [
+    "sft", "evaluated_sft", "grpo", "lasar_sft", "lasar_grpo", "lr_grpo_batch", "lr_grpo_group", "flr_sft", "flr_grpo",
+]  # fmt: skip
 
 
 def run_job(num_processes: int, out: Path) -> None:
