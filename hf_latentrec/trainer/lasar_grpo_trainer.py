@@ -19,7 +19,7 @@ from .candidate_groups import candidate_diversity, repair_groups
 from .cot_coverage import check_anchors, check_coverage
 from .depth_reinforce import DepthReinforceMixin
 from .lasar_grpo_config import LASARGRPOConfig
-from .rewards import IGNORE_INDEX, is_target, ndcg_reward, rule_reward
+from .rewards import IGNORE_INDEX, is_target, ndcg_reward, pad_answers, rule_reward
 from .thought_losses import thought_alignment
 
 
@@ -144,6 +144,7 @@ class LASARGRPOTrainer(DepthReinforceMixin):
         prompt = {name: batch[name] for name in ("input_ids", "attention_mask")}
         target, user_ids = batch["labels"], batch.get("user_ids", ())
         candidates, output = self.generate_candidates(policy, prompt, target, depth_noise)
+        target = pad_answers(target, candidates.shape[-1])
         rewards = self.record_rewards(candidates, target)
         depths = self.depths_of_rollout(output, rewards, exists(candidates))
         if self.args.group_repair == "target":
@@ -168,9 +169,15 @@ class LASARGRPOTrainer(DepthReinforceMixin):
         depth_noise: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, LatentRecGenerateOutput]:
         """
-        The answers [B, G, T] of constrained beam search, best first; -100 where the catalog has fewer than G. Also
-        what `generate` gave.
+        The answers [B, G, T] of constrained beam search, best first; -100 where the catalog has fewer than G. T is at
+        least the length of the targets. Also what `generate` gave.
         """
+        longest = self.item_trie.max_depth
+        if target.dim() != 2 or target.shape[-1] > longest:
+            raise ValueError(
+                f"LASARGRPOTrainer: labels have the shape {tuple(target.shape)}, but the catalog's longest answer has "
+                f"{longest} tokens; give one target of at most {longest} tokens per prompt"
+            )
         output = policy.generate(
             **prompt,
             item_trie=self.item_trie,
@@ -179,17 +186,13 @@ class LASARGRPOTrainer(DepthReinforceMixin):
             normalize=self.args.normalize,
             depth_noise=depth_noise,
         )
-        num_tokens = output.sequences.shape[-1]
-        if target.dim() != 2 or target.shape[-1] != num_tokens:
-            raise ValueError(
-                f"LASARGRPOTrainer: labels have the shape {tuple(target.shape)}, but the catalog's answers have "
-                f"{num_tokens} tokens; give one target of {num_tokens} tokens per prompt"
-            )
+        # Both are as wide as their longest, which differs where answers differ in length.
+        num_tokens = max(output.sequences.shape[-1], target.shape[-1])
         # Rows of a prompt follow each other, so a row's rank is its distance from the prompt's first row.
         user_R = output.user_indices
         rank_R = torch.arange(len(user_R), device=user_R.device) - torch.searchsorted(user_R, user_R)
         candidates = target.new_full((len(target), self.args.num_generations, num_tokens), IGNORE_INDEX)
-        candidates[user_R, rank_R] = output.sequences
+        candidates[user_R, rank_R] = pad_answers(output.sequences, num_tokens)
         return candidates, output
 
     def weighted_rewards(self, candidates: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

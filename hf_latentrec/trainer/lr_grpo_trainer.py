@@ -12,7 +12,7 @@ from torch import nn
 
 from .advantages import batch_advantage, group_advantage
 from .lr_grpo_config import LRGRPOConfig
-from .rewards import IGNORE_INDEX, perplexity_reward, rule_reward
+from .rewards import IGNORE_INDEX, pad_answers, perplexity_reward, rule_reward
 from .thought_grpo_trainer import ThoughtGRPOTrainer
 
 
@@ -98,7 +98,7 @@ class LRGRPOTrainer(ThoughtGRPOTrainer):
             relative_noise=self.args.noise_scale == "relative",
         )
         num_tokens = max(answers.shape[-1], rollout["labels"].shape[-1])
-        rewards = rule_reward(_pad_answers(answers, num_tokens), _pad_answers(rollout["labels"], num_tokens))
+        rewards = rule_reward(pad_answers(answers, num_tokens), pad_answers(rollout["labels"], num_tokens))
         rollout["labels"] = answers
         return rewards
 
@@ -107,10 +107,6 @@ class LRGRPOTrainer(ThoughtGRPOTrainer):
         if self.args.advantage == "batch":
             return batch_advantage(rewards, self._sum_over_processes)
         return group_advantage(rewards)
-
-
-def _pad_answers(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    return nn.functional.pad(tokens, (0, num_tokens - tokens.shape[-1]), value=IGNORE_INDEX)
 
 
 __all__ = ["LRGRPOTrainer"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 
 IGNORE_INDEX = -100
@@ -23,6 +24,11 @@ class PerplexityReward(NamedTuple):
 
     rewards: torch.Tensor
     clamped: torch.Tensor
+
+
+def pad_answers(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Answers [..., T] padded with -100 to `num_tokens`, which is at least T."""
+    return nn.functional.pad(tokens, (0, num_tokens - tokens.shape[-1]), value=IGNORE_INDEX)
 
 
 def is_target(candidate_sequences: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from hf_latentrec.models.latent_reasoning.item_trie import ItemTrie
 from hf_latentrec.models.modes import eval_mode
 from hf_latentrec.trainer import LASARGRPOConfig, LASARGRPOTrainer, group_advantage, ndcg_reward, rule_reward
+from tests.trainer.thought_runs import collate_titles
 
 
 @pytest.fixture
@@ -266,7 +267,26 @@ def test_own_rewards_and_bad_arguments(make_trainer):
         make_trainer(item_trie=None, normalize="vocabulary")
 
 
-def test_target_of_another_length_is_refused(make_trainer, toy):
+def test_answers_of_different_lengths(make_trainer, titles):
+    """Targets are wider than what was found, or narrower; a repaired group holds its target."""
+    trainer = make_trainer(
+        Recorder,
+        item_trie=titles.trie,
+        dataset=titles.rows,
+        per_device_train_batch_size=1,
+        max_steps=8,
+        num_generations=2,
+        group_repair="target",
+    )
+    trainer.data_collator = collate_titles
+    trainer.train()
+    answers = {row["user_id"]: row["labels"] for row in titles.rows}
+    for _, rollout in trainer.trained:
+        (user,), (candidates,) = rollout["user_ids"], rollout["labels"].tolist()
+        assert answers[user] in [[token for token in row if token != -100] for row in candidates]
+
+
+def test_longer_targets_are_refused(make_trainer, toy):
     rows = [dict(row, labels=[*row["labels"], 3]) for row in toy.rows]
-    with pytest.raises(ValueError, match=r"labels have the shape \(4, 3\), but the catalog's answers have 2 tokens"):
+    with pytest.raises(ValueError, match=r"have the shape \(4, 3\), but the catalog's longest answer has 2 tokens"):
         make_trainer(dataset=rows).train()
