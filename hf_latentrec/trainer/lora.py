@@ -22,8 +22,8 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
     """
     Wraps a recommender for parameter-efficient training (LatentR³, App. F).
 
-    Trained are LoRA's weights, the reasoner and the depth policy as a whole where they have weights, and the rows of
-    `new_token_ids` in the input embeddings and the output projection, tied or not; everything else is frozen.
+    Trained are LoRA's weights, all weights of the reasoner and the depth policy that were not frozen before, and the
+    rows of `new_token_ids` in the input embeddings and the output projection, tied or not; everything else is frozen.
     `model(**batch)` takes the recommender's arguments, `model.config` is its configuration, and [`merge_lora`] gives
     the recommender back.
 
@@ -66,6 +66,13 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
         config.target_modules = set(DEFAULT_TARGET_MODULES)
     modules = {"reasoner": model.reasoner, "depth_policy": model.depth_policy}
     whole = [name for name, module in modules.items() if module is not None and any(True for _ in module.parameters())]
+    # PEFT trains its copies of these modules as a whole, also what was frozen; their adapter is the default one.
+    frozen = [
+        f"{name}.modules_to_save.default.{path}"
+        for name in whole
+        for path, parameter in modules[name].named_parameters()
+        if not parameter.requires_grad
+    ]
     if whole:
         config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
     if token_ids:
@@ -76,6 +83,8 @@ def add_lora(model: nn.Module, peft_config: LoraConfig, new_token_ids: Sequence[
             "add_lora: target_modules name lm_head, but the catalog is scored by its matrix alone, without an adapter;"
             " leave it out, or train it as a whole by modules_to_save=['lm_head']"
         )
+    for path in frozen:
+        adapted.get_base_model().get_parameter(path).requires_grad_(False)
     return adapted
 
 

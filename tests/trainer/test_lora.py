@@ -92,6 +92,21 @@ def test_lora_reasoner_and_new_rows_move_and_nothing_else(make_trainer, reasoner
     assert set(start) - unmoved == adapted | {"model.embed_tokens.weight"} | (set() if tied else {"lm_head.weight"})
 
 
+def test_what_was_frozen_in_the_reasoner_is_not_trained(make_model):
+    def trained_in_reasoner(model):
+        return {name.rpartition("reasoner.")[2] for name in trained_names(model) if "reasoner." in name}
+
+    model = make_model(1, reasoner_config={"reasoner": "factorized_attention"})
+    before = trained_in_reasoner(model)
+    assert "loss_log_variances" not in before and before
+    after = trained_in_reasoner(add_lora(model, LoraConfig(r=2), NEW_IDS))
+    assert after == {f"modules_to_save.default.{name}" for name in before}
+
+    model = make_model(0, reasoner_config={"reasoner": "latent_attention"})
+    model.reasoner.requires_grad_(False)
+    assert trained_in_reasoner(add_lora(model, LoraConfig(r=2), NEW_IDS)) == set()
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("catalog", [False, True])
 def test_first_gradients_are_those_of_full_fine_tuning(make_lora_model, toy, reasoner, tied, catalog):
