@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..data.collators import NextItemCollator, PackedHistoryCollator
 from ..data.packing import pack_examples
@@ -33,12 +34,13 @@ class LatentSFTTrainer(LatentTrainer):
         model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
         args (`LatentSFTConfig`): settings; `pack_histories` decides what a row of a batch is.
         train_dataset, eval_dataset (`datasets.Dataset`, *optional*): examples `user_id, history, target`. They are
-            packed and collated here, unless a `data_collator` is given, which then takes the data as they are.
+            packed and collated here, as are those for `evaluate` and `predict`, unless a `data_collator` is given,
+            which then takes the data as they are.
         processing_class (`LatentRecProcessor`, *optional*): tokenizes histories and targets.
         kwargs: as for [`LatentTrainer`].
 
     Raises:
-        ValueError: where histories cannot be packed as asked.
+        ValueError: where histories cannot be packed as asked, or cannot be read without a `data_collator`.
 
     Example:
         >>> trainer = LatentSFTTrainer(
@@ -64,18 +66,22 @@ class LatentSFTTrainer(LatentTrainer):
         **kwargs,
     ):
         wants_packing = isinstance(args, LatentSFTConfig) and args.pack_histories  # the base refuses other settings
+        name = type(self).__name__
         obstacle = _why_not_collated_here(data_collator, processing_class, train_dataset, eval_dataset)
         if wants_packing and obstacle:
-            raise ValueError(f"{type(self).__name__}: pack_histories is True, but {obstacle}")
-        if not obstacle:
-            if args.pack_histories is not False and (processing_class.packable or wants_packing):
-                data_collator = PackedHistoryCollator(processing_class, keep_answers=model.config.num_thoughts == 0)
-                train_dataset, eval_dataset = (
-                    _map_datasets(dataset, lambda examples: pack_examples(examples, processing_class.max_history))
-                    for dataset in (train_dataset, eval_dataset)
-                )
-            else:
-                data_collator = NextItemCollator(processing_class)
+            raise ValueError(f"{name}: pack_histories is True, but {obstacle}")
+        if obstacle and data_collator is None and (_has_histories(train_dataset) or _has_histories(eval_dataset)):
+            raise ValueError(f"{name}: histories are given without a data_collator, but {obstacle}")
+        may_pack = not obstacle and args.pack_histories is not False
+        self._packs = may_pack and (processing_class.packable or wants_packing)
+        if self._packs:
+            data_collator = PackedHistoryCollator(processing_class, keep_answers=model.config.num_thoughts == 0)
+            train_dataset, eval_dataset = (
+                _map_datasets(dataset, lambda examples: pack_examples(examples, processing_class.max_history))
+                for dataset in (train_dataset, eval_dataset)
+            )
+        elif not obstacle:
+            data_collator = NextItemCollator(processing_class)
         super().__init__(
             model,
             args,
@@ -85,6 +91,19 @@ class LatentSFTTrainer(LatentTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As in transformers; examples are packed where those of the trainer are."""
+        return super().get_eval_dataloader(self._packed(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """As in transformers; examples are packed where those of the trainer are."""
+        return super().get_test_dataloader(self._packed(test_dataset))
+
+    def _packed(self, dataset: Any) -> Any:
+        if self._packs and set(_column_names(dataset)) >= EXAMPLE_COLUMNS:
+            return pack_examples(dataset, self.processing_class.max_history)
+        return dataset
 
     def _lengths(self, dataset: Any) -> Sequence[int] | None:
         columns = set(_column_names(dataset))
@@ -124,13 +143,20 @@ def _why_not_collated_here(
     for name, data in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
         for dataset in data.values() if isinstance(data, dict) else [data]:
             if dataset is not None and not set(_column_names(dataset)) >= EXAMPLE_COLUMNS:
-                columns = ", ".join(_column_names(dataset)) or "none"
+                columns = ", ".join(_column_names(dataset)) or f"none, it is a {type(dataset).__name__}"
                 return f"{name} has not the columns user_id, history, target, as the splits give them, but {columns}"
     return None
 
 
 def _column_names(dataset: Any) -> Sequence[str]:
     return getattr(dataset, "column_names", None) or ()
+
+
+def _has_histories(data: Any) -> bool:
+    """Whether rows of a data set, a list, or a dictionary of them hold users' histories."""
+    if isinstance(data, dict):
+        return any(map(_has_histories, data.values()))
+    return "history" in (data[0] if isinstance(data, list) and data else _column_names(data))
 
 
 def _map_datasets(data: Any, change) -> Any:

@@ -142,7 +142,35 @@ def test_a_template_with_text_after_the_history_is_not_packed(make_tiny_trainer)
 def test_packing_that_cannot_be_done_is_an_error_where_it_was_asked_for(make_tiny_trainer, change, message):
     with pytest.raises(ValueError, match=message):
         make_tiny_trainer(True, change=change)
-    assert "target" in make_tiny_trainer(None, change=change).train_dataset.column_names
+
+
+def test_a_collator_takes_the_data_as_they_are(make_tiny_trainer):
+    trainer = make_tiny_trainer(None, change=lambda kwargs: {**kwargs, "data_collator": dict})
+    assert trainer.data_collator is dict and "target" in trainer.train_dataset.column_names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda kwargs: {**kwargs, "processing_class": None}, "processing_class is NoneType"),
+        (lambda kwargs: {**kwargs, "train_dataset": kwargs["train_dataset"].remove_columns("user_id")}, "train_datas"),
+        (lambda kwargs: {**kwargs, "train_dataset": kwargs["train_dataset"].to_list()}, "train_dataset .*is a list"),
+    ],
+)
+def test_histories_that_nothing_reads_are_refused(make_tiny_trainer, change, message):
+    for pack_histories in (None, False):
+        with pytest.raises(ValueError, match=f"histories are given without a data_collator, but {message}"):
+            make_tiny_trainer(pack_histories, change=change)
+
+
+def test_examples_are_packed_for_an_evaluation_too(make_tiny_trainer):
+    trainer = make_tiny_trainer()
+    examples = make_tiny_recommender().splits["validation"]
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(examples)["eval_loss"] == expected
+    assert trainer.evaluate({"a": examples})["eval_a_loss"] == expected
+    assert trainer.predict(examples).metrics["test_loss"] == expected
+    assert trainer.evaluate(trainer.eval_dataset)["eval_loss"] == expected  # packed already
 
 
 @pytest.mark.parametrize("pack_histories", [True, False])
