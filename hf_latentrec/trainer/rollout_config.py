@@ -25,7 +25,8 @@ class RolloutConfig(RecConfig):
             Trains without dropout. Rollouts, old and reference log-probabilities never have dropout.
 
     Raises:
-        ValueError: for values out of range, or save steps between which the rollout of a step would be lost.
+        ValueError: for values out of range, or save steps (with `save_strategy="best"`, evaluation steps)
+            between which the rollout of a step would be lost.
     """
 
     num_generations: int = field(
@@ -58,11 +59,15 @@ class RolloutConfig(RecConfig):
         if self.num_iterations < 1:
             raise ValueError(f"{name}: num_iterations is {self.num_iterations}; pass at least 1")
         # Rollouts are not saved, so a run that stops between two steps on one could not go on to the same losses.
-        repeats = self.save_strategy == "steps" and self.num_iterations > 1
-        if repeats and self.save_steps % self.num_iterations != 0:
+        # The best model is saved when it is evaluated.
+        saves_best = self.save_strategy == "best"
+        strategy, interval = ("eval_strategy", "eval_steps") if saves_best else ("save_strategy", "save_steps")
+        repeats = getattr(self, strategy) == "steps" and self.num_iterations > 1
+        steps = getattr(self, interval)
+        if repeats and steps % self.num_iterations != 0:
             raise ValueError(
-                f"{name}: save_steps is {self.save_steps} and num_iterations {self.num_iterations}; save every "
-                "multiple of num_iterations steps, so that a checkpoint never splits the steps on one rollout"
+                f"{name}: {interval} is {steps} and num_iterations {self.num_iterations}; save every multiple of "
+                "num_iterations steps, so that a checkpoint never splits the steps on one rollout"
             )
 
 

@@ -64,6 +64,10 @@ def test_refused_by_all(tmp_path, config_class, setting, message):
         ({"num_iterations": 0}, "num_iterations is 0"),
         ({"num_iterations": 2, "save_steps": 5}, "save_steps is 5 and num_iterations 2"),
         ({"num_iterations": 2, "save_steps": 0.5}, "save_steps is 0.5 and num_iterations 2"),
+        (
+            {"num_iterations": 2, "save_strategy": "best", "eval_strategy": "steps", "eval_steps": 3},
+            "eval_steps is 3 and num_iterations 2",
+        ),
     ],
 )
 def test_refused_by_all_grpo(tmp_path, config_class, setting, message):
