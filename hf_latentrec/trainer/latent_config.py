@@ -8,6 +8,10 @@ from .rec_config import RecConfig
 
 
 NORMALIZATIONS = ("vocabulary", "catalog")
+CHECKPOINTING_IS_REFUSED = (
+    "gradient (activation) checkpointing drops the cache that thoughts and answers attend to; leave it off and make "
+    "per_device_train_batch_size smaller"
+)
 
 
 @dataclass
@@ -45,10 +49,12 @@ class LatentConfig(RecConfig):
         if self.normalize not in NORMALIZATIONS:
             raise ValueError(f"{name}: normalize is {self.normalize!r}; choose one of {NORMALIZATIONS}")
         # transformers 5.23 renamed it to activation_checkpointing and keeps the old name as a mirror.
-        if self.gradient_checkpointing:
+        if self.gradient_checkpointing or (self.fsdp_plugin_args or {}).get("activation_checkpointing"):
+            raise ValueError(f"{name}: {CHECKPOINTING_IS_REFUSED}")
+        if self.neftune_noise_alpha is not None:
             raise ValueError(
-                f"{name}: gradient (activation) checkpointing drops the cache that thoughts and answers attend to; "
-                "leave it off and make per_device_train_batch_size smaller"
+                f"{name}: neftune_noise_alpha is {self.neftune_noise_alpha}, but NEFTune's noise is made for padded "
+                "rows, and the tokens of answers are embedded without padding; leave it None"
             )
         if not self.use_cache:
             raise ValueError(

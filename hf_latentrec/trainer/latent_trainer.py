@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from .latent_config import LatentConfig
+from .latent_config import CHECKPOINTING_IS_REFUSED, LatentConfig
 from .lora import add_lora, added_token_ids
 from .rec_trainer import RecTrainer
 
@@ -54,6 +54,9 @@ class LatentTrainer(RecTrainer):
         elif new_token_ids is not None:
             raise ValueError(f"{name}: new_token_ids are given without a peft_config, but all rows are trained then")
         super().__init__(model=model, args=args, **kwargs)
+        # The launch can ask for it, too.
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.activation_checkpointing:
+            raise ValueError(f"{name}: {CHECKPOINTING_IS_REFUSED}")
         item_trie = getattr(self.processing_class, "item_trie", None) if item_trie is None else item_trie
         if item_trie is None and self.needs_item_trie:
             raise ValueError(f"{name}: no item trie; pass item_trie=..., or a processing_class that has one")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from accelerate.state import AcceleratorState
 from trl import GRPOConfig, TrlParser
 
 from hf_latentrec.trainer import (
@@ -10,6 +13,7 @@ from hf_latentrec.trainer import (
     LASARSFTConfig,
     LatentConfig,
     LatentSFTConfig,
+    LatentTrainer,
     LRGRPOConfig,
     RecConfig,
     RecGRPOConfig,
@@ -41,6 +45,8 @@ OF_LASAR_ALONE = {
     [
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
         ({CHECKPOINTING: True}, "checkpointing drops"),
+        ({"fsdp": True, "fsdp_config": {"activation_checkpointing": "true"}}, "checkpointing drops"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha is 5.0"),
         ({"use_cache": False}, "use_cache is False"),
         ({"remove_unused_columns": True}, "remove_unused_columns"),
         ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance"),
@@ -50,6 +56,14 @@ OF_LASAR_ALONE = {
 def test_refused_by_all(tmp_path, config_class, setting, message):
     with pytest.raises(ValueError, match=f"{config_class.__name__}: .*{message}"):
         config_class(tmp_path, use_cpu=True, **setting)
+
+
+def test_checkpointing_of_the_launch_is_refused(tmp_path, make_model, monkeypatch):
+    config = LatentConfig(tmp_path, use_cpu=True)
+    LatentTrainer(make_model(), config)  # makes the state that the next one shares
+    monkeypatch.setitem(AcceleratorState._shared_state, "fsdp_plugin", SimpleNamespace(activation_checkpointing=True))
+    with pytest.raises(ValueError, match="LatentTrainer: .*checkpointing drops"):
+        LatentTrainer(make_model(), config)
 
 
 @pytest.mark.parametrize("config_class", [RecGRPOConfig, LASARGRPOConfig, LRGRPOConfig])
