@@ -64,11 +64,13 @@ def measure_depths(
         device: where the model computes.
 
     Raises:
-        ValueError: where the model was trained on another split, or `depths.json` is of other examples.
+        ValueError: where the model was trained on another split, or `depths.json` is of other weights, examples or
+            settings.
     """
     from accelerate import PartialState
     from transformers import AutoModel
 
+    from hf_latentrec.cot.fingerprints import model_fingerprint
     from hf_latentrec.evaluation import PROTOCOLS
 
     model = AutoModel.from_pretrained(folder).to(device)
@@ -78,8 +80,14 @@ def measure_depths(
             f"{evaluator.split_fingerprint}; use the same data and data arguments"
         )
     state, path = PartialState(), folder / DEPTHS_FILE
-    num_examples, cutoffs = len(evaluator.examples), list(evaluator.ks)
-    how = {"protocol": protocol, "num_states": num_states, "num_examples": num_examples, "cutoffs": cutoffs}
+    how = {
+        "model": model_fingerprint(model),  # the stage may have been trained on since
+        "split": evaluator.split_fingerprint,
+        "protocol": protocol,
+        "num_states": num_states,
+        "num_examples": len(evaluator.examples),
+        "cutoffs": list(evaluator.ks),
+    }
     saved = read_depths(path, how)
     state.wait_for_everyone()  # before any of them writes
     for number in steps:

@@ -152,6 +152,16 @@ def test_depths_are_tested_drawn_and_kept(out, data_dir, capsys):
             lares_depth.main(*TrlParser(lares_depth.ARGUMENTS).parse_args_and_config(others))
 
 
+def test_depths_of_other_weights_are_refused(out, data_dir, tmp_path):
+    model = AutoModel.from_pretrained(out / "spt")
+    model.get_input_embeddings().weight.data[1:] += 1
+    shutil.copytree(out / "spt", tmp_path / "spt")
+    model.save_pretrained(tmp_path / "spt")  # as training on would
+    arguments = [f"--data_dir={data_dir}", "--cutoffs", "5", "10", "--eval_seeds=2", f"--models={tmp_path / 'spt'}"]
+    with pytest.raises(ValueError, match="was measured with model '.*', but now that is '.*'; remove it"):
+        lares_depth.main(*TrlParser(lares_depth.ARGUMENTS).parse_args_and_config([*arguments, *DEPTHS]))
+
+
 def test_a_complete_run_has_nothing_left_to_do(out, data_dir, capsys):
     arguments = [f"--data_dir={data_dir}", f"--output_dir={out}", *DEPTHS, "--stages", "spt", "rpt", "depths"]
     with pytest.raises(ValueError, match="exists; pass --resume_from_checkpoint"):
