@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sequential_setup import SequentialSetup
 
     from hf_latentrec import LaresForSequentialRecommendation
-    from hf_latentrec.trainer import RecTrainer
+    from hf_latentrec.trainer import RecConfig, RecTrainer
 
 SELECTION, DEPTHS = "selection", "depths"  # among the stages, but nothing is trained
 DEFAULT_STAGES = ("spt_no_alignment", "spt", "rpt", DEPTHS)
@@ -132,20 +132,31 @@ def make_trainer(
 ) -> RecTrainer:
     """The trainer of a stage, with the shared settings and the stage's own in their place."""
     from hf_latentrec.data import SequenceDataset
-    from hf_latentrec.trainer import LaresGRPOConfig, LaresGRPOTrainer, LaresTrainer, LaresTrainingConfig
+    from hf_latentrec.trainer import LaresGRPOTrainer, LaresTrainer
 
     rows = SequenceDataset(setup.splits["train"], setup.items, model.config.max_history, packed=model.causal)
-    output_dir = str(folder / stage.name)
+    settings = training_settings(stage, model.causal, stage_args, args, folder)
     if not stage.reinforces:
-        batch_size = args.per_device_train_batch_size if model.causal else args.unpacked_batch_size
-        changes = {"output_dir": output_dir, "per_device_train_batch_size": batch_size, **stage.training}
-        settings = stage_settings(args, LaresTrainingConfig, **changes)
         return LaresTrainer(model, settings, train_dataset=rows, evaluator=setup.validation)
     if stage.selects_samples:
         rows = selected_samples(folder / stage.start_from, model.to(args.device), rows, stage_args, args.seed)
-    changes = {"output_dir": output_dir, **stage_args.of_rpt(model.causal), **stage.training}
-    settings = stage_settings(args, LaresGRPOConfig, **changes)
     return LaresGRPOTrainer(model, settings, train_dataset=rows, evaluator=setup.validation)
 
 
-__all__ = ["DEFAULT_STAGES", "DEPTHS", "SELECTION", "LaresStage", "make_trainer", "plan", "starting_model"]
+def training_settings(stage: LaresStage, packed: bool, stage_args: Any, args: Any, folder: Path) -> RecConfig:
+    """The settings of a stage's trainer; `packed` says whether the backbone takes packed rows."""
+    from hf_latentrec.trainer import LaresGRPOConfig, LaresTrainingConfig
+
+    output_dir = str(folder / stage.name)
+    if stage.reinforces:
+        changes = {"output_dir": output_dir, **stage_args.of_rpt(packed), **stage.training}
+        return stage_settings(args, LaresGRPOConfig, **changes)
+    batch_size = args.per_device_train_batch_size if packed else args.unpacked_batch_size
+    changes = {"output_dir": output_dir, "per_device_train_batch_size": batch_size, **stage.training}
+    return stage_settings(args, LaresTrainingConfig, **changes)
+
+
+__all__ = [
+    "DEFAULT_STAGES", "DEPTHS", "SELECTION", "LaresStage", "make_trainer", "plan", "starting_model",
+    "training_settings",
+]  # fmt: skip

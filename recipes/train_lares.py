@@ -25,7 +25,7 @@ from lares_arguments import LaresModelArguments, LaresRunConfig, LaresStageArgum
 from lares_depth import PICTURE, describe_depths, measure_depths
 from lares_evaluation import evaluate_states, report
 from lares_selection import selected_samples
-from lares_stages import DEPTHS, SELECTION, LaresStage, make_trainer, plan, starting_model
+from lares_stages import DEPTHS, SELECTION, LaresStage, make_trainer, plan, starting_model, training_settings
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from sequential_arguments import SequentialDataArguments
 from sequential_setup import SequentialSetup
@@ -73,6 +73,9 @@ class LaresRecipe:
         names = [name for name in wanted if name in self.plan]
         check_stages(self.plan, names, self.folder, self.resume)
         check_metric(self.args.metric_for_best_model, self.stage_args.cutoffs)
+        packed = self.settings["backbone"] == "sasrec"
+        for name in names:  # wrong settings of post-training are found before hours of pre-training
+            training_settings(self.plan[name], packed, self.stage_args, self.args, self.folder)
         if SELECTION in wanted and "spt" not in names and not is_complete(self.folder / "spt"):
             raise ValueError(f"samples are selected by {self.folder / 'spt'}, which is not complete; run spt first")
         open_hub(self.args)

@@ -256,6 +256,25 @@ def test_bad_arguments(data_dir, tmp_path, arguments, message, capsys):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("rpt_policy: targets", "policy is 'targets'"),
+        ("rpt_reward: mrr", "reward is 'mrr'"),
+        ("rpt_reward_k: 0", "reward_k is 0"),
+        ("rpt_beta: -1", "beta is -1"),
+        ("rpt_num_generations: 1", "num_generations is 1"),
+        ("rpt_num_iterations: 0", "num_iterations is 0"),
+    ],
+)
+def test_settings_of_post_training_are_checked_before_pre_training(data_dir, tmp_path, line, message):
+    config = tmp_path / "wrong.yaml"
+    config.write_text(line)
+    with pytest.raises(ValueError, match=message):
+        run("--config", config, f"--data_dir={data_dir}", f"--output_dir={tmp_path / 'run'}", "--stages", "spt", "rpt")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("lares_*.yaml")), ids=lambda path: path.stem)
 def test_configs_parse(config):
     data_args, model_args, stage_args, args = TrlParser(recipe.ARGUMENTS).parse_args_and_config(
