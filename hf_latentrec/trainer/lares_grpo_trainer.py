@@ -90,7 +90,7 @@ class LaresGRPOTrainer(RolloutTrainer):
         check_sequences(dataset, model, name)
 
     def prepare_policy(self, model: nn.Module) -> None:
-        """Raises where all rollouts of a sample would be the same."""
+        """Raises where all rollouts of a sample would be the same; freezes what evaluation mode leaves out."""
         config = model.config
         has_dropout = not self.args.disable_dropout and max(config.dropout, config.attention_dropout) > 0
         if config.initial_std * config.initial_scale == 0 and not has_dropout:
@@ -98,6 +98,8 @@ class LaresGRPOTrainer(RolloutTrainer):
                 f"LaresGRPOTrainer: initial_std is {config.initial_std:g}, initial_scale {config.initial_scale:g} and "
                 "there is no dropout, so all rollouts of a sample are alike; train a model with both above 0"
             )
+        if self.args.disable_dropout and config.backbone == "tedrec":  # DDP would wait for a gradient of the noise
+            model.model.fusion.adaptor.gate_noise.requires_grad_(False)
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
         """The loss is a mean over samples."""

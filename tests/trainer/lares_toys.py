@@ -28,4 +28,6 @@ def make_toy(num_users: int = 12, packed: bool = True, **config) -> Toy:
     }  # fmt: skip
     torch.manual_seed(0)
     model = LaresForSequentialRecommendation(LaresConfig(num_items=len(items), **settings), items=items)
+    if model.config.backbone == "tedrec":
+        model.model.fusion.set_texts(torch.randn(len(items), model.config.text_size), items.is_cold)
     return Toy(model, SequenceDataset(splits["train"], items, max_history=6, packed=packed), splits)

@@ -165,6 +165,17 @@ def test_backbones_that_look_at_the_whole_window(make_trainer, backbone):
     assert all(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
 
 
+@pytest.mark.parametrize("disable_dropout", [False, True])
+def test_all_that_is_trained_has_a_gradient_with_texts_too(make_trainer, disable_dropout):
+    """Else DDP waits for it."""
+    toy = {"backbone": "tedrec", "text_size": 5}
+    trainer = make_trainer(packed=False, toy=toy, disable_dropout=disable_dropout, reward_k=25)
+    trainer.compute_loss(trainer.model.train(), rollout_of(trainer, 8)).backward()
+    without = {name for name, parameter in trainer.model.named_parameters() if parameter.grad is None}
+    assert without == {name for name, parameter in trainer.model.named_parameters() if not parameter.requires_grad}
+    assert len(without) == disable_dropout  # the weight of the gate's noise
+
+
 def test_a_group_without_spread_adds_no_policy_gradient(make_trainer):
     trainer = make_trainer(beta=0.0, reward_k=60)  # every target is within reach
     loss = trainer.compute_loss(trainer.model, rollout_of(trainer))
