@@ -36,7 +36,8 @@ class SequenceDataset:
     Args:
         examples (`datasets.Dataset`): rows of `user_id, history, target`, as the splits give them.
         items (`ItemTable`): which item stands in which row.
-        max_history (`int`, *optional*, defaults to 20): newest items of a history that count.
+        max_history (`int`, *optional*, defaults to 20): newest items of a history that count, as many as the model
+            reads.
         packed (`bool`, *optional*, defaults to `True`): all examples that continue each other in one row (see
             [`pack_examples`]), for models whose positions see only what is before them.
 

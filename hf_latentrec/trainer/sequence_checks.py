@@ -17,15 +17,15 @@ def check_sequences(dataset: Any, model: nn.Module, where: str) -> None:
         where (`str`): what errors name first.
 
     Raises:
-        ValueError: for packed rows of a model that is not causal, longer histories than the model reads, or items
-            that are not the model's.
+        ValueError: for packed rows of a model that is not causal, histories of another length than the model reads, or
+            items that are not the model's.
     """
     if dataset.packed and not model.causal:
         raise ValueError(
             f"{where} is packed, but {type(model).__name__} looks at the whole window, so a pass gives the state of "
             "one history only; pass SequenceDataset(..., packed=False)"
         )
-    if dataset.max_history > model.config.max_history:
+    if dataset.max_history != model.config.max_history:  # with less, it recommends by positions it never learned
         raise ValueError(
             f"{where} has max_history {dataset.max_history}, but the model reads {model.config.max_history}; pass "
             f"SequenceDataset(..., max_history={model.config.max_history})"

@@ -32,8 +32,8 @@ class SequentialTrainer(RecTrainer):
         kwargs: as for [`RecTrainer`].
 
     Raises:
-        ValueError: as [`RecTrainer`]; for another kind of data set, packed rows for a model that is not causal, longer
-            histories than the model reads, or other items than the model's.
+        ValueError: as [`RecTrainer`]; for another kind of data set, packed rows for a model that is not causal,
+            histories of another length than the model reads, or other items than the model's.
     """
 
     config_class = SequentialTrainingConfig

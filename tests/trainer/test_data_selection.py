@@ -71,6 +71,7 @@ def test_a_data_set_that_is_not_the_models_is_refused(tmp_path):
     others = {
         "numbers items by another table": SequenceDataset(splits["train"], ItemTable(ids[::-1]), max_history=6),
         "has max_history 7, but the model reads 6": SequenceDataset(splits["train"], model.items, max_history=7),
+        "has max_history 5, but the model reads 6": SequenceDataset(splits["train"], model.items, max_history=5),
     }
     for message, other in others.items():
         with pytest.raises(ValueError, match=f"select_samples: the data set {message}"):

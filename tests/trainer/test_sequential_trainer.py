@@ -208,6 +208,11 @@ def make_fmlp() -> FMLPRecForSequentialRecommendation:
         (lambda: {"dataset": make_examples()}, r"train_dataset is a Dataset; pass SequenceDataset\(examples, items\)"),
         (lambda: {"model": make_fmlp()}, "train_dataset is packed, but FMLPRec.* packed=False"),
         (lambda: {"dataset": make_dataset(max_history=5)}, "has max_history 5, but the model reads 4"),
+        (lambda: {"dataset": make_dataset(max_history=3)}, "has max_history 3, but the model reads 4"),
+        (
+            lambda: {"model": make_fmlp(), "dataset": make_dataset(packed=False, max_history=3)},
+            "has max_history 3, but the model reads 4",
+        ),
         (
             lambda: {"dataset": SequenceDataset(make_examples(), ItemTable(make_items().item_ids[::-1]), 4)},
             "numbers items by another table than the model",
