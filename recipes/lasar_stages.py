@@ -171,7 +171,9 @@ def sft_changes(stage: LasarStage, stage_args: Any, cot_args: Any) -> dict[str, 
     if stage.algorithm == "LASARSFT":
         changes |= {name: getattr(stage_args, name) for name in ("align_weight", "policy_weight")}
         changes["max_missing_cot"] = cot_args.max_missing_cot
-        if patience is not None:  # eval_loss has all terms, but the best epoch is the one that recommends best
+        aligns = stage.settings["alignment"] != "none" and stage_args.align_weight > 0
+        if patience is not None and (aligns or stage_args.policy_weight > 0):
+            # eval_loss has all terms, but the best epoch is the one that recommends best
             changes["metric_for_best_model"] = "loss/cross_entropy"
     return changes
 

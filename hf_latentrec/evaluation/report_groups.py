@@ -41,7 +41,8 @@ GROUPS = {
     ),
     "history length": (
         "Length of the history",
-        "Users by the number of items that the model could see of them.",
+        "Users by the number of items before the one that they turned to next; a model reads the newest, up to its "
+        "longest history.",
         "items in the history",
     ),
     "cold start": (

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 import train_lasar as recipe  # noqa: E402
 from lasar_anchors import with_text  # noqa: E402
 from lasar_evaluation import report, some_users  # noqa: E402
-from lasar_stages import DEFAULT_STAGES, code_levels, plan  # noqa: E402
+from lasar_stages import DEFAULT_STAGES, code_levels, plan, sft_changes  # noqa: E402
 
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
@@ -218,6 +218,21 @@ def test_text_of_the_users_own(out, data_dir, tmp_path):
     assert (settings["early_stopping_patience"], settings["metric_for_best_model"]) == (1, "loss/cross_entropy")
     with pytest.raises(ValueError, match=r"9 of 90 training examples .*max_missing_cot is 0.05"):
         run(*shared, f"--output_dir={tmp_path}", "--stages=stage2_none", "--max_missing_cot=0.05")
+
+
+@pytest.mark.parametrize(
+    ("stage", "weights", "metric"),
+    [
+        ("stage2", ["--policy_weight=0"], "loss/cross_entropy"),
+        ("stage2", ["--align_weight=0"], "loss/cross_entropy"),
+        ("stage2", ["--align_weight=0", "--policy_weight=0"], "loss"),
+        ("stage2_none", ["--policy_weight=0"], "loss"),
+    ],
+)
+def test_the_best_epoch_is_chosen_by_the_cross_entropy(stage, weights, metric):
+    """Which is the whole loss where there is no other term, and has no name of its own then."""
+    _, _, cot_args, stage_args, _ = parse("--sft_early_stopping_patience=1", *weights)
+    assert sft_changes(plan()[stage], stage_args, cot_args)["metric_for_best_model"] == metric
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21
