@@ -59,6 +59,10 @@ class RecTrainer(PublishingTrainer, ValidatingTrainer):
     users in every evaluation; and, with `load_best_model_at_end` and `eval_on_start`, the model that training starts
     from as the first one to beat: it is saved as `checkpoint-0`, and a run that only hurts gives it back.
 
+    Where the examples do not divide evenly among several processes, accelerate fills the last batch of an epoch, and
+    of an evaluation, with the first examples, as with [`~transformers.Trainer`]. Here they count like all others, in
+    that last step and in the means of that evaluation; ranking metrics count every user once.
+
     Args:
         model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
         args (`RecConfig`): of the class that `config_class` names.
