@@ -124,9 +124,11 @@ class ItemKNNRecommender(SequentialRecommender):
 
     def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
         """Sums of similarities [B, block] to the items [B, max_history] of the histories."""
-        scores = self.similarities.new_zeros(len(states), self.config.num_items)
-        scores.scatter_add_(1, self.neighbours[states].flatten(1), self.similarities[states].flatten(1))
-        return scores[:, items]
+        start, stop, _ = items.indices(self.config.num_items)
+        neighbours, similarities = self.neighbours[states].flatten(1), self.similarities[states].flatten(1)
+        inside = (neighbours >= start) & (neighbours < stop)  # all others add 0 to some item
+        scores = similarities.new_zeros(len(states), stop - start)
+        return scores.scatter_add_(1, (neighbours - start) % (stop - start), similarities * inside)
 
 
 __all__ = ["ItemKNNConfig", "ItemKNNRecommender"]

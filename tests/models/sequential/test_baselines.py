@@ -236,6 +236,18 @@ def test_item_knn_sums_the_cosines_of_the_nearest_items(tmp_path, monkeypatch):
     torch.testing.assert_close(model.score(model.user_states([["i3", "i7"], ["i1", "i2", "i5"]])), expected)
 
 
+def test_item_knn_scores_a_block_alone():
+    model = ItemKNNRecommender(ItemKNNConfig(num_items=NUM_ITEMS, num_neighbours=3), items=make_items())
+    model.similarities.data.uniform_()
+    model.neighbours.copy_(torch.randint(NUM_ITEMS, model.neighbours.shape))
+    states = torch.randint(NUM_ITEMS + 1, (4, 5))
+    whole = model.score(states)
+    for block in (slice(0, 5), slice(5, 11), slice(11, NUM_ITEMS)):
+        scores = model.score(states, block)
+        torch.testing.assert_close(scores, whole[:, block])
+        assert scores.untyped_storage().nbytes() == scores.numel() * scores.element_size()
+
+
 def test_item_knn_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "implicit.nearest_neighbours", None)
     model = ItemKNNRecommender(ItemKNNConfig(num_items=NUM_ITEMS), items=make_items())
