@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from .configuration_lares import LaresConfig
 from .frequency_layers import check_one_sequence_per_row, to_window, window_mask
+from .item_scores import exact_scores
 from .item_table import ItemTable
 from .layer_stacks import build_stack
 from .recommending import evaluating
@@ -218,9 +219,16 @@ class LaresForSequentialRecommendation(SequentialRecommender):
     @property
     def item_embeddings(self) -> torch.Tensor:
         """Vectors [I, D] that items are scored by; of TedRec with their texts."""
+        return self._item_vectors(slice(None))
+
+    def _item_vectors(self, items: slice) -> torch.Tensor:
         if self.config.backbone != "tedrec":
-            return super().item_embeddings
-        return self.model.fusion.item_vectors(self.get_input_embeddings().weight)
+            return super().item_embeddings[items]
+        return self.model.fusion.item_vectors(self.get_input_embeddings().weight, items)
+
+    def score(self, states: torch.Tensor, items: slice = slice(None)) -> torch.Tensor:
+        """Scores [B, block] of a block of item rows for states [B, D]."""
+        return exact_scores(states, self._item_vectors(items))
 
     def resize_item_embeddings(self, items: ItemTable, texts: torch.Tensor | None = None) -> None:
         """As [`SequentialRecommender`]; of TedRec with the text embeddings [I, E] of the whole new catalog."""

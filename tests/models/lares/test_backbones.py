@@ -90,6 +90,16 @@ def test_tedrec_recommends_cold_items_and_takes_up_new_ones():
     assert np.array_equal(model.items.is_cold, [False] * 11 + [True] * 2)
 
 
+def test_tedrec_makes_the_vectors_of_a_block_alone():
+    model, sizes = make_model("tedrec"), []
+    states = torch.randn(3, 16)
+    whole = model.score(states)
+    model.model.fusion.item_projection.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    for block in (slice(0, 5), slice(5, 12)):
+        torch.testing.assert_close(model.score(states, block), whole[:, block])
+    assert sizes == [5, 7]
+
+
 def test_tedrec_has_cross_entropy_alone():
     with pytest.raises(ValueError, match="backbone 'tedrec'"):
         LaresConfig(backbone="tedrec", objective="bce")
