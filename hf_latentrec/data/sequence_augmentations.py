@@ -73,7 +73,8 @@ def crop(sequences: FlatSequences, ratio: float, draws: np.ndarray) -> FlatSeque
 
 def mask(sequences: FlatSequences, ratio: float, draws: np.ndarray) -> FlatSequences:
     """
-    The sequences with some items hidden, Eq. 5. A hidden item is 0, as padding is, and keeps its position.
+    The sequences with some items hidden, Eq. 5. A hidden item is 0, as padding is, and keeps its position; but at the
+    end of an unpacked row, where nothing tells it from padding.
 
     Args:
         sequences ([`FlatSequences`]): none of them empty.
@@ -149,7 +150,8 @@ class AugmentedView:
     another of the three. A view for [`SequenceCollator`].
 
     What is drawn depends on the sample, the seed and the epoch alone, so that a run draws the same on any number of
-    processes and after a restart.
+    processes and after a restart. Of an unpacked history the newest item is masked last of all, since its row would
+    end before it.
 
     Args:
         number (`int`): 0 or 1, which of the two.
@@ -179,7 +181,8 @@ class AugmentedView:
         pair = random_bits(samples * 2**22 + 2**21, seed, epoch) % np.uint64(len(_PAIRS))
         ways = _PAIRS[pair.astype(np.int64), self.number]
         views: list[np.ndarray] = [None] * len(samples)
-        for way, augment in enumerate((self._crop, self._mask, self._reorder)):
+        hide = self._mask if dataset.packed else self._mask_older
+        for way, augment in enumerate((self._crop, hide, self._reorder)):
             chosen = np.flatnonzero(ways == way)
             if len(chosen):
                 flat = FlatSequences.of([sequences[row] for row in chosen])
@@ -192,6 +195,11 @@ class AugmentedView:
 
     def _mask(self, sequences: FlatSequences, draw: _Draws) -> FlatSequences:
         return mask(sequences, self.mask_ratio, draw.per_item(sequences))
+
+    def _mask_older(self, sequences: FlatSequences, draw: _Draws) -> FlatSequences:
+        draws = draw.per_item(sequences)
+        draws[np.cumsum(sequences.lengths) - 1] = 1.0  # above all others
+        return mask(sequences, self.mask_ratio, draws)
 
     def _reorder(self, sequences: FlatSequences, draw: _Draws) -> FlatSequences:
         return reorder(sequences, self.reorder_ratio, draw.per_sequence(), draw.per_item(sequences))

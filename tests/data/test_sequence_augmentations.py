@@ -15,8 +15,8 @@ OTHER = np.array([11, 12, 13, 14, 15])
 class Histories:
     """A data set as far as a view looks at it."""
 
-    def __init__(self, sequences):
-        self.sequences = sequences
+    def __init__(self, sequences, packed=True):
+        self.sequences, self.packed = sequences, packed
 
     def prefix(self, sample):
         return self.sequences[sample]
@@ -80,6 +80,20 @@ def test_the_two_views_of_a_sample_use_two_different_ways():
     shares = [pairs.count(pair) / 300 for pair in set(pairs)]
     assert len(shares) == 6
     np.testing.assert_allclose(shares, 1 / 6, atol=0.07)
+
+
+def test_a_row_that_is_not_packed_ends_with_its_newest_item():
+    def masked(packed):
+        views = AugmentedView(0, crop_ratio=0.5)(Histories([SEQUENCE] * 300, packed), np.arange(300), 0, 0)
+        return np.array([view for view in views if len(view) == 10 and not view.all()])
+
+    packed, unpacked = masked(True), masked(False)
+    np.testing.assert_array_equal((packed == 0).sum(1), 3)
+    np.testing.assert_array_equal((unpacked == 0).sum(1), 3)
+    assert (packed[:, -1] == 0).any() and (unpacked[:, -1] == SEQUENCE[-1]).all()
+    assert (unpacked[:, :-1] == 0).any(0).all()
+    # Where the newest item is not drawn, nothing is different.
+    np.testing.assert_array_equal(unpacked[packed[:, -1] != 0], packed[packed[:, -1] != 0])
 
 
 def test_a_view_depends_on_sample_seed_and_epoch_alone():
