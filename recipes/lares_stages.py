@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lares_selection import selected_samples
-from training_stages import Stage, stage_settings
+from training_stages import Stage, check_same_data, stage_settings
 
 
 if TYPE_CHECKING:
@@ -116,14 +116,9 @@ def starting_model(
         return model
     dropout = {"dropout": stage_args.rpt_dropout, "attention_dropout": stage_args.rpt_dropout}
     model = AutoModel.from_pretrained(folder / stage.start_from, **dropout)
-    now = {"items": setup.items.fingerprint, "split": setup.test.split_fingerprint}
-    before = {"items": model.items.fingerprint, "split": model.config.split_fingerprint}
-    for what, fingerprint in now.items():
-        if before[what] != fingerprint:
-            raise ValueError(
-                f"{folder / stage.start_from} was trained with {what} {before[what]}, but this data has {fingerprint};"
-                " use the same data and data arguments, or another --output_dir"
-            )
+    now = {"items_fingerprint": setup.items.fingerprint, "split_fingerprint": setup.test.split_fingerprint}
+    before = {"items_fingerprint": model.items.fingerprint, "split_fingerprint": model.config.split_fingerprint}
+    check_same_data(folder / stage.start_from, before, now)
     return model
 
 

@@ -184,7 +184,14 @@ class TitleRecipe:
         if state.is_main_process:
             print(describe_data(self.data, len(self.splits["train"]), self.processor))
         self.evaluators, self.validation = make_evaluators(self.processor, self.splits, self.stage_args)
-        results = run_stages(self.plan, self.stage_args.stages, self.folder, self.run_stage, self.tests())
+        results = run_stages(
+            self.plan,
+            self.stage_args.stages,
+            self.folder,
+            self.run_stage,
+            self.tests(),
+            self.processor.split_fingerprint,
+        )
         self.finish_cards(results)
         if state.is_main_process:
             for paragraph in self.closing_words(results):

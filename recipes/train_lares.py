@@ -81,7 +81,9 @@ class LaresRecipe:
         open_hub(self.args)
         self.setup = SequentialSetup.load(self.data_args, self.stage_args)
         self.print(self.setup.describe())
-        results = run_stages(self.plan, names, self.folder, self.run_stage, self.tests())
+        results = run_stages(
+            self.plan, names, self.folder, self.run_stage, self.tests(), self.setup.test.split_fingerprint
+        )
         if SELECTION in wanted:
             self.select()
         if results:

@@ -80,7 +80,9 @@ class LasarRecipe:
         self.data, self.splits = load_splits(self.data_args, item_tokenization="semantic_id")
         self.processor = code_processor(self.data, self.splits, self.data_args, self.model_args)
         self.print(describe_data(self.data, len(self.splits["train"]), self.processor))
-        results = run_stages(self.plan, names, self.folder, self.run_stage, self.tests())
+        results = run_stages(
+            self.plan, names, self.folder, self.run_stage, self.tests(), self.processor.split_fingerprint
+        )
         if ANCHORS in self.stage_args.stages:
             _ = self.anchors
         if results:

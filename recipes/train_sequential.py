@@ -76,7 +76,9 @@ class SequentialRecipe:
             self.setup.config(self.plan[name], self.settings)
         if state.is_main_process:
             print(self.setup.describe(), flush=True)
-        results = run_stages(self.plan, self.names, self.folder, self.run_stage, self.tests())
+        results = run_stages(
+            self.plan, self.names, self.folder, self.run_stage, self.tests(), self.setup.test.split_fingerprint
+        )
         self.finish_cards(results)
         if state.is_main_process:
             print(self.closing_words(results))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "test_metrics.json"  # written last: a stage that has it is complete
 TEST_FILE = "test_settings.json"  # how it was tested
+FINGERPRINTS = ("split_fingerprint", "catalog_fingerprint", "items_fingerprint")  # of models and of processors
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,25 @@ def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path, **load
     from transformers import AutoModel, AutoProcessor
 
     start = folder / stage.start_from
-    before = AutoProcessor.from_pretrained(start)
-    for what in ("catalog_fingerprint", "split_fingerprint"):
-        old, new = before.to_dict()[what], processor.to_dict()[what]
-        if old != new:
-            raise ValueError(
-                f"{start} was trained with {what} {old}, but this data has {new}; use the same data and data "
-                "arguments, or another --output_dir"
-            )
+    check_same_data(start, AutoProcessor.from_pretrained(start).to_dict(), processor.to_dict())
     return AutoModel.from_pretrained(start, **loading)
+
+
+def check_same_data(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises where a model, or its processor, was saved with another fingerprint than it would be now; None is none."""
+    for what in FINGERPRINTS:
+        if None not in (before.get(what), now.get(what)) and before[what] != now[what]:
+            raise ValueError(
+                f"{folder} was trained with {what} {before[what]}, but this data has {now[what]}; use the same data "
+                "and data arguments, or another --output_dir"
+            )
+
+
+def data_of(folder: Path) -> dict[str, Any]:
+    """The fingerprints of what a saved model or checkpoint was trained on; empty where none is saved."""
+    files = [folder / name for name in ("config.json", "processor_config.json")]
+    settings = [json.loads(file.read_text()) for file in files if file.is_file()]
+    return {what: told[what] for told in settings for what in FINGERPRINTS if told.get(what) is not None}
 
 
 def stage_settings(args: Any, config_class: type, **changes: Any):
@@ -90,6 +101,11 @@ def train_stage(trainer: Any, resume: bool) -> None:
     from hf_latentrec.trainer import last_complete_checkpoint
 
     checkpoint = last_complete_checkpoint(trainer.args.output_dir) if resume else None
+    if checkpoint is not None:
+        now = trainer.model.config.to_dict()
+        if trainer.processing_class is not None:
+            now |= trainer.processing_class.to_dict()
+        check_same_data(Path(checkpoint), data_of(Path(checkpoint)), now)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.args.load_best_model_at_end and trainer.is_world_process_zero():
         print(describe_best(trainer.state, trainer.args.metric_for_best_model), flush=True)
@@ -130,6 +146,7 @@ def run_stages(
     folder: Path,
     run: Callable[[Stage], dict],
     test: Mapping[str, Any],
+    split_fingerprint: str,
 ) -> dict[str, dict]:
     """
     Runs the stages that are not complete.
@@ -140,13 +157,20 @@ def run_stages(
         folder (`Path`): of the whole run; a stage has a folder of its own below it.
         run (`Callable`): trains and tests a stage; returns its test metrics.
         test (`Mapping`): how stages are tested in this run, kept beside their metrics.
+        split_fingerprint (`str`): of this run's data.
 
     Returns:
-        `dict[str, dict]`: metrics of all complete stages, of earlier runs, too, in the order of the plan.
+        `dict[str, dict]`: metrics of all complete stages on these data, of earlier runs, too, in the order of the
+        plan.
+
+    Raises:
+        ValueError: where one of the stages is complete, but on other data.
     """
     from accelerate import PartialState
 
     state = PartialState()
+    for name in filter(lambda name: is_complete(folder / name), names):
+        check_same_data(folder / name, data_of(folder / name), {"split_fingerprint": split_fingerprint})
     for name in names:
         if is_complete(folder / name):
             continue
@@ -159,6 +183,11 @@ def run_stages(
             (folder / name / METRICS_FILE).write_text(json.dumps(metrics, indent=2))
         state.wait_for_everyone()
     complete = [name for name in plan if is_complete(folder / name)]
+    for name in list(complete):
+        if data_of(folder / name).get("split_fingerprint", split_fingerprint) != split_fingerprint:
+            complete.remove(name)
+            if state.is_main_process:
+                print(f"{folder / name} was trained on other data and is left out of the tables", flush=True)
     return {name: json.loads((folder / name / METRICS_FILE).read_text()) for name in complete}
 
 

@@ -122,6 +122,9 @@ def test_a_finished_run_is_reported_again_and_a_cut_one_goes_on(out, data_dir, c
     before = saved(out, "sasrec", "test_metrics.json"), load_file(out / "sasrec" / "model.safetensors")
     for file in ("test_metrics.json", "model.safetensors"):
         (out / "sasrec" / file).unlink()
+    with pytest.raises(ValueError, match=r"checkpoint-\d+ was trained with split_fingerprint .* but this data has"):
+        run(*arguments, "--resume_from_checkpoint=true", "--model=sasrec", "--split=temporal")
+    capsys.readouterr()
     run(*arguments, "--resume_from_checkpoint=true", "--model", "sasrec", "duorec")
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if line.startswith("===")] == ["=== SASRec ==="]

@@ -32,7 +32,7 @@ from training_stages import (  # noqa: E402
 
 
 PLAN = {stage.name: stage for stage in (Stage("one", None, 0, "first"), Stage("two", "one", 1, "second"))}
-TEST = {"users": 100, "beams": 50}
+TEST, SPLIT = {"users": 100, "beams": 50}, "of these data"
 
 
 def test_stages_run_once_in_order_and_all_results_come_back(tmp_path, capsys):
@@ -42,16 +42,19 @@ def test_stages_run_once_in_order_and_all_results_come_back(tmp_path, capsys):
         ran.append(stage.name)
         return {"HR@10": 0.5 * stage.num_thoughts}
 
-    assert run_stages(PLAN, ["one"], tmp_path, run, TEST) == {"one": {"HR@10": 0.0}}
-    assert run_stages(PLAN, ["two", "one"], tmp_path, run, TEST) == {"one": {"HR@10": 0.0}, "two": {"HR@10": 0.5}}
+    assert run_stages(PLAN, ["one"], tmp_path, run, TEST, SPLIT) == {"one": {"HR@10": 0.0}}
+    assert run_stages(PLAN, ["two", "one"], tmp_path, run, TEST, SPLIT) == {
+        "one": {"HR@10": 0.0},
+        "two": {"HR@10": 0.5},
+    }
     assert ran == ["one", "two"]
     assert capsys.readouterr().out.split("\n") == ["", "=== first ===", "", "=== second ===", ""]
 
 
 def test_a_stage_of_an_earlier_run_says_how_it_was_tested(tmp_path):
     labels, now = {"one": "first", "two": "second"}, {"users": 100, "beams": 20}
-    run_stages(PLAN, ["one"], tmp_path, lambda stage: {}, TEST)
-    run_stages(PLAN, ["one", "two"], tmp_path, lambda stage: {}, now)
+    run_stages(PLAN, ["one"], tmp_path, lambda stage: {}, TEST, SPLIT)
+    run_stages(PLAN, ["one", "two"], tmp_path, lambda stage: {}, now, SPLIT)
     assert conditions_of(tmp_path / "one", now) == TEST and conditions_of(tmp_path / "two", TEST) == now
     assert conditions_of(tmp_path / "of an earlier version", now) == now
     assert describe_other_tests(tmp_path, labels, now) == (
@@ -60,13 +63,26 @@ def test_a_stage_of_an_earlier_run_says_how_it_was_tested(tmp_path):
     assert describe_other_tests(tmp_path, {"two": "second"}, now) == ""
 
 
+def test_stages_of_other_data_are_refused_and_stand_in_no_table(tmp_path, capsys):
+    def run(stage):
+        (tmp_path / stage.name).mkdir()
+        (tmp_path / stage.name / "config.json").write_text('{"split_fingerprint": "of other data"}')
+        return {}
+
+    run_stages(PLAN, ["one"], tmp_path, run, TEST, "of other data")
+    with pytest.raises(ValueError, match="one was trained with split_fingerprint of other data, but this data has of"):
+        run_stages(PLAN, ["one"], tmp_path, run, TEST, SPLIT)
+    assert run_stages(PLAN, ["two"], tmp_path, lambda stage: {"HR@10": 1.0}, TEST, SPLIT) == {"two": {"HR@10": 1.0}}
+    assert f"{tmp_path / 'one'} was trained on other data" in capsys.readouterr().out
+
+
 def test_a_stage_that_fails_is_not_complete(tmp_path):
     def run(stage):
         (tmp_path / stage.name).mkdir()
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
-        run_stages(PLAN, ["one"], tmp_path, run, TEST)
+        run_stages(PLAN, ["one"], tmp_path, run, TEST, SPLIT)
     with pytest.raises(ValueError, match="one, which is not complete; run one first"):
         check_stages(PLAN, ["two"], tmp_path, resume=True)
     check_stages(PLAN, ["one", "two"], tmp_path, resume=True)
@@ -139,5 +155,5 @@ def test_rank_files_tell_what_was_asked(tmp_path):
 
 
 def test_metrics_are_written_last(tmp_path):
-    run_stages(PLAN, ["one"], tmp_path, lambda stage: {"HR@10": 0.25}, TEST)
+    run_stages(PLAN, ["one"], tmp_path, lambda stage: {"HR@10": 0.25}, TEST, SPLIT)
     assert json.loads((tmp_path / "one" / "test_metrics.json").read_text()) == {"HR@10": 0.25}
