@@ -52,7 +52,7 @@ def evaluate_states(
             f"state {state}",
             stage_args.eval_protocols,
             seed=seed,
-            num_steps=stage.num_thoughts,
+            num_steps=model.config.mean_steps,
         )
         for protocol, result in results.items():
             by_protocol[protocol].append(result.metrics)

@@ -71,7 +71,7 @@ def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path, **load
 
 
 def check_same_data(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises where a model, or its processor, was saved with another fingerprint than it would be now; None is none."""
+    """Raises where a model, or its processor, has another fingerprint than it would have now; None says nothing."""
     for what in FINGERPRINTS:
         if None not in (before.get(what), now.get(what)) and before[what] != now[what]:
             raise ValueError(
