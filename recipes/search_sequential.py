@@ -161,6 +161,7 @@ class Search:
         kept = {"study_name": self.stage.name, "storage": f"sqlite:///{self.folder / STUDY_FILE}"}
         with state.main_process_first():
             study = optuna.create_study(direction="maximize", load_if_exists=True, **kept)
+        self.check_conditions(study)
         done = len(study.get_trials(states=finished))
         state.wait_for_everyone()
         if done < num_trials:
@@ -180,6 +181,25 @@ class Search:
                 **kept,
             )
         return sorted(study.get_trials(states=[TrialState.COMPLETE]), key=lambda trial: -trial.value)
+
+    def check_conditions(self, study: Any) -> None:
+        """Trials are compared with each other, so those of another search cannot be gone on with."""
+        validation = self.setup.validation
+        conditions = {
+            "split_fingerprint": validation.split_fingerprint,
+            "validation_users": len(validation.examples),
+            "metric_for_best_model": self.metric,
+            "search_space": self.space,
+            "model_settings": self.settings,
+        }
+        for what, now in json.loads(json.dumps(conditions)).items():
+            before = study.user_attrs.get(what, now)  # an older study does not tell
+            if before != now:
+                raise ValueError(
+                    f"{self.folder / STUDY_FILE} was begun with {what} {before}, but this search has {now}; go on "
+                    "with the same, or choose another --output_dir"
+                )
+            study.set_user_attr(what, now)
 
     def report(self, trials: Sequence[Any]) -> str:
         """The best trials, and the best one as arguments; it is written to a file, too."""

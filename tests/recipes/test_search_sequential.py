@@ -88,6 +88,17 @@ def test_a_search_goes_on_where_it_stopped(out, data_dir, capsys):
     after = [trial.params for trial in trials_of(out, "sasrec")]
     assert after[:3] == before and len(after) == 4 and after[3] not in before
     assert "SASRec, validation, 4 complete trials" in capsys.readouterr().out
+    for changed, named in [
+        ("--metric_for_best_model=HR@10", "metric_for_best_model NDCG@10, but this search has HR@10"),
+        ("--split=temporal", "split_fingerprint .*, but this search has"),
+        ("--num_hidden_layers=2", "model_settings .*, but this search has"),
+        (
+            f"--search_space={json.dumps({'hidden_size': SPACE['hidden_size']})}",
+            "search_space .*, but this search has",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=f"study.db was begun with {named}"):
+            run(*arguments, "--resume_from_checkpoint=true", changed)
 
 
 def test_what_was_found_is_understood_by_the_training_recipe(out, data_dir, tmp_path, capsys):
