@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from hf_latentrec.cot.endpoint_teacher import Question
 
 
+TEACHERS = ("template", "endpoint", "file")
+TOKENIZATIONS = ("semantic_id", "title")
 LETTERS_PER_TOKEN = 4  # a rule of thumb, for estimates alone
 NUM_SHOWN = 2  # prompts in a dry run
 
@@ -53,12 +55,12 @@ class TeacherArguments:
         default="template",
         metadata={
             "help": "'template' (from item metadata), 'endpoint', or 'file'.",
-            "choices": ["template", "endpoint", "file"],
+            "choices": TEACHERS,
         },
     )
     item_tokenization: str = field(
         default="semantic_id",
-        metadata={"help": "What answers are made of, as in training.", "choices": ["semantic_id", "title"]},
+        metadata={"help": "What answers are made of, as in training.", "choices": TOKENIZATIONS},
     )
     text_file: str | None = field(default=None, metadata={"help": "Teacher 'file': your JSON Lines."})
     model: str | None = field(default=None, metadata={"help": "Teacher 'endpoint': name of the model there."})
@@ -77,6 +79,10 @@ class TeacherArguments:
     dry_run: bool = field(default=False, metadata={"help": "Teacher 'endpoint': ask nobody, print what would be."})
 
     def __post_init__(self):
+        # What argparse does not see in a config file is checked, too.
+        for name, known in (("teacher", TEACHERS), ("item_tokenization", TOKENIZATIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
         needed = {"endpoint": "model", "file": "text_file"}.get(self.teacher)
         if needed and getattr(self, needed) is None:
             raise ValueError(f"--teacher {self.teacher} needs --{needed}")

@@ -168,3 +168,10 @@ def test_what_another_teacher_wrote_is_not_touched(run, rows, tmp_path):
 def test_arguments_that_do_not_fit(run, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(*arguments)
+
+
+@pytest.mark.parametrize(("name", "value"), [("teacher", "tempalte"), ("item_tokenization", "titel")])
+def test_choices_of_a_config_file_are_checked(run, tmp_path, name, value):
+    (tmp_path / "cot.yaml").write_text(f"{name}: {value}\n")
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; choose one of"):
+        run("--config", tmp_path / "cot.yaml")
