@@ -155,7 +155,7 @@ def write_from_endpoint(train: Dataset, items: Dataset, args: TeacherArguments) 
     output, rejected = Path(args.output), Path(f"{args.output}.rejected.jsonl")
     # Of several examples with one user and target the last counts: it has the longest history.
     row_of = {key: row for row, key in enumerate(zip(train["user_id"], train["target"], strict=True))}
-    open_keys = open_questions(list(row_of), output, rejected, teacher.name)
+    open_keys = open_questions(list(row_of), output, rejected, teacher.name, repair=not args.dry_run)
     rows = [list(row_of.values())[index] for index in open_keys]
     text = ItemText.from_items(items)
     if not text.has_titles:

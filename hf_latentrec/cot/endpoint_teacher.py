@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from .jsonl import RowWriter, read_rows, repair_last_line
+from .jsonl import RowWriter, read_rows, repair_last_line, torn_row
 from .teacher_prompt import read_answer
 
 
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_KEPT_REJECTED = 2000  # letters of a rejected answer that are kept
 MAX_WAIT = 60.0  # seconds between two tries
+ROW_START = b'{"user_id"'  # of every row that is written here
 
 
 class Question(NamedTuple):
@@ -194,17 +195,24 @@ class TeacherError(RuntimeError):
 
 
 def open_questions(
-    examples: Sequence[tuple[str, str]], output: str | PathLike, rejected: str | PathLike, teacher: str
+    examples: Sequence[tuple[str, str]],
+    output: str | PathLike,
+    rejected: str | PathLike,
+    teacher: str,
+    *,
+    repair: bool = True,
 ) -> list[int]:
     """
-    Which examples are still to be asked: those with a row in neither file. A last row that a kill has torn is removed
-    first.
+    Which examples are still to be asked: those with a row in neither file. A last row that a kill has torn counts for
+    nothing.
 
     Args:
         examples (`list[tuple[str, str]]`): user and target of each.
         output (`str` or `Path`): answers so far.
         rejected (`str` or `Path`): rejected answers so far; remove the file to have those asked again.
         teacher (`str`): [`EndpointTeacher.name`] of this run.
+        repair (`bool`, *optional*, defaults to `True`): make the files ready to be appended to, by removing torn
+            rows; `False` leaves them as they are.
 
     Returns:
         `list[int]`: rows of `examples`.
@@ -213,12 +221,22 @@ def open_questions(
         ValueError: a file holds rows of another teacher, or is no JSON Lines.
     """
     done: set[tuple[Any, Any]] = set()
-    for path in (Path(output), Path(rejected)):
-        repair_last_line(path)
-        if path.exists():
-            for number, row in read_rows(path):
-                check_teacher(row, teacher, f"{path}: line {number}")
-                done.add((row.get("user_id"), row.get("target")))
+    paths = [path for path in (Path(output), Path(rejected)) if path.exists()]
+    for path in paths:
+        number = 0
+        for number, row in read_rows(path, pass_over_torn=True):
+            check_teacher(row, teacher, f"{path}: line {number}")
+            done.add((row.get("user_id"), row.get("target")))
+        # With no row before it, what looks torn may be someone's notes without a last line break.
+        torn = torn_row(path)
+        if not number and torn[: len(ROW_START)] != ROW_START[: len(torn)]:
+            raise ValueError(
+                f"{path}: holds no row but {torn[:40]!r}, so it is no file of a teacher; pass another --output, or "
+                "move the file away"
+            )
+    if repair:  # not before all files were found to be ours
+        for path in paths:
+            repair_last_line(path)
     return [index for index, key in enumerate(examples) if key not in done]
 
 

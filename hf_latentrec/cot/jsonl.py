@@ -67,24 +67,30 @@ def repair_last_line(path: str | Path) -> bool:
         tail = _last_line(file)
         if tail.endswith(b"\n") or not tail:
             return False
-        try:
-            json.loads(tail)
-        except ValueError:
-            file.seek(-len(tail), 2)
-            file.truncate()
-            logger.warning("%s: its last row was torn (%d bytes) and is removed", path, len(tail))
-            return True
-        file.seek(0, 2)
-        file.write(b"\n")
-    return False
+        if _is_json(tail):
+            file.seek(0, 2)
+            file.write(b"\n")
+            return False
+        file.seek(-len(tail), 2)
+        file.truncate()
+    logger.warning("%s: its last row was torn (%d bytes) and is removed", path, len(tail))
+    return True
 
 
-def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def torn_row(path: str | Path) -> bytes:
+    """What [`repair_last_line`] would remove from a file: a last line without a line break that is not JSON."""
+    with Path(path).open("rb") as file:
+        tail = _last_line(file)
+    return b"" if tail.endswith(b"\n") or _is_json(tail) else tail
+
+
+def read_rows(path: str | Path, *, pass_over_torn: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     Line numbers (from 1) and rows of a JSON Lines file; blank lines are passed over.
 
     Args:
         path (`str` or `Path`): the file.
+        pass_over_torn (`bool`, *optional*, defaults to `False`): pass over a [`torn_row`], too.
 
     Raises:
         ValueError: a line is not valid UTF-8 or not a JSON object.
@@ -96,6 +102,8 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
+                if pass_over_torn and not line.endswith(b"\n"):
+                    return
                 raise ValueError(
                     f"{path}: line {number} is not JSON ({error}); correct or remove it. A last line that was torn by "
                     "a kill is repaired when the run that wrote it goes on"
@@ -106,6 +114,14 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{type(row).__name__}; correct the line"
                 )
             yield number, row
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _last_line(file, block: int = 65_536) -> bytes:
@@ -120,4 +136,4 @@ def _last_line(file, block: int = 65_536) -> bytes:
     return tail[tail[:-1].rfind(b"\n") + 1 :]
 
 
-__all__ = ["RowWriter", "read_rows", "repair_last_line"]
+__all__ = ["RowWriter", "read_rows", "repair_last_line", "torn_row"]

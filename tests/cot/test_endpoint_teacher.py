@@ -116,6 +116,27 @@ def test_rejected_answers_are_not_asked_again(tmp_path):
         open_questions([("u", "a")], *paths, "endpoint:n")
 
 
+@pytest.mark.parametrize("name", ["out", "rejected"])
+def test_a_file_of_someone_else_is_not_touched(tmp_path, name):
+    paths = (tmp_path / "out", tmp_path / "rejected")
+    (tmp_path / "out").write_text('{"user_id": "u", "targ')
+    (tmp_path / name).write_text("My notes.")
+    before = [path.read_bytes() for path in paths if path.exists()]
+    with pytest.raises(ValueError, match=f"{name}: holds no row but b'My notes.', so it is no file of a teacher"):
+        open_questions([("u", "a")], *paths, "endpoint:m")
+    assert [path.read_bytes() for path in paths if path.exists()] == before
+
+
+@pytest.mark.parametrize("rows", ["", '{"user_id": "u", "target": "a", "teacher": "endpoint:m"}\n'])
+@pytest.mark.parametrize("torn", ["{", '{"user_id": "u", "targ'])
+def test_a_torn_row_counts_for_nothing_and_is_removed_on_demand(tmp_path, rows, torn):
+    paths = (tmp_path / "out", tmp_path / "rejected")
+    paths[0].write_text(rows + torn)
+    for repair, left in ((False, rows + torn), (True, rows)):
+        assert open_questions([("u", "a"), ("u", "b")], *paths, "endpoint:m", repair=repair) == [0, 1][bool(rows) :]
+        assert paths[0].read_text() == left
+
+
 def test_the_hugging_face_token_stays_at_home(ask, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert ask(lambda *_: GOOD, "a")[-1].authorization == {"Bearer unused"}

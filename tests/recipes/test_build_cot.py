@@ -118,13 +118,14 @@ def test_a_killed_run_loses_nothing_and_asks_nothing_twice(data_dir, run, tmp_pa
 
 
 def test_a_dry_run_asks_nobody(run, tmp_path, capsys):
+    (tmp_path / "out.jsonl").write_text('{"user_id": "torn')
     with chat_server(lambda *_: GOOD) as seen:
         assert run("--teacher=endpoint", "--model=m", f"--base_url={seen.url}", "--dry_run", "--max_tokens=100") == 0
         assert not seen.asked
     printed = capsys.readouterr().out
     assert "30 requests to m" in printed and "at most 3,000 out" in printed
     assert printed.count("Next item: ") == 2 and "Step 5: Denoised Sequence" in printed
-    assert list(tmp_path.glob("out*")) == []
+    assert [path.read_text() for path in tmp_path.glob("out*")] == ['{"user_id": "torn']
 
 
 def test_a_file_of_ones_own(run, rows, tmp_path, capsys):
