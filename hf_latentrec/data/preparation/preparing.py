@@ -102,7 +102,7 @@ def prepare(
         output_dir (`str` or `Path`):
             The folder. It appears when all is done.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Replace an earlier prepared data set there.
+            Replace an earlier prepared data set there. Other files beside it are an error.
         examples_max_history (`int`, *optional*):
             Also write the examples, with training histories of at most so many items, to `examples/` in the folder:
             one parquet file for each split.
@@ -112,7 +112,8 @@ def prepare(
 
     Raises:
         `ValueError`: The data are not sound, a rule needs what the source lacks, nothing is left (with what each rule
-            dropped), or the folder is not empty.
+            dropped), or the folder is not empty (with
+            `overwrite`: holds more than a prepared data set).
 
     Example:
 
@@ -149,7 +150,7 @@ def prepare(
         items, described = _write_items(raw, events, folder / "items.parquet")
         splits = dict(zip(("train", "validation", "test"), split_sizes(events, split_E), strict=True))
         prepared = Preparation(
-            Path(output_dir),
+            Path(output_dir).resolve(),
             raw.name,
             source,
             tuple(report),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +22,11 @@ from .coding import CodedEvents
 BLOCK = 1 << 20  # rows at a time, one row group each
 EXAMPLES_BLOCK = 1 << 18  # these are longer
 SUMMARY_FILE = "preparation.json"
+EXAMPLES = ("train", "validation", "test")
+OWN_FILES = {
+    *(SUMMARY_FILE, "README.md", "events.parquet", "items.parquet", "examples"),
+    *(f"examples/{name}.parquet" for name in EXAMPLES),
+}
 
 
 @contextmanager
@@ -39,19 +44,20 @@ def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         `ValueError`: There are files that must not be replaced.
     """
+    folder = folder.resolve()  # what a link points to is replaced, and "." has a name
     check_replaceable(folder, overwrite)
-    unfinished, replaced = (folder.with_name(f"{folder.name}.{state}") for state in ("unfinished", "replaced"))
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        shutil.rmtree(replaced, ignore_errors=True)
-        if folder.exists():
-            folder.rename(replaced)
-        unfinished.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.unfinished-", dir=folder.parent) as beside:
+        unfinished, replaced = Path(beside, "new"), Path(beside, "old")
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            if folder.exists():
+                folder.rename(replaced)
+            unfinished.rename(folder)
+        finally:
+            if replaced.exists() and not folder.exists():  # stopped between the two moves
+                replaced.rename(folder)
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:
@@ -61,6 +67,13 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
             raise ValueError(f"{folder} is not empty; choose another folder, or pass overwrite")
         if not (folder / SUMMARY_FILE).is_file():
             raise ValueError(f"{folder} holds no {SUMMARY_FILE}, so it is no prepared data set; choose another folder")
+        found = (path.relative_to(folder).as_posix() for path in (*folder.iterdir(), *(folder / "examples").glob("*")))
+        if others := sorted(set(found) - OWN_FILES):
+            raise ValueError(
+                f"{folder} holds {', '.join(others[:3])}{', ...' if others[3:] else ''} beside the prepared data, "
+                "which overwrite would remove; choose another folder, or move them away (semantic IDs and models made "
+                "from the earlier data do not belong to the new)"
+            )
 
 
 def write_events(events: CodedEvents, split_E: np.ndarray, path: Path) -> None:
@@ -132,7 +145,7 @@ def write_prepared(events: CodedEvents, split_E: np.ndarray, folder: Path, examp
     histories of at most so many items, whole ones for validation and test. Two files at a time, so that two of their
     blocks are all that is held.
     """
-    longest = {"train": examples_max_history, "validation": None, "test": None}
+    longest = dict.fromkeys(EXAMPLES) | {"train": examples_max_history}
     with ThreadPoolExecutor(2) as pool:
         tasks = []
         if examples_max_history is not None:

@@ -163,12 +163,48 @@ class TestFolder:
         assert digests(tmp_path / "out") == before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "reviews.json"]
 
-    def test_what_a_killed_run_left_is_replaced(self, raw, tmp_path):
-        (tmp_path / "out.unfinished").mkdir()
-        (tmp_path / "out.unfinished" / "events.parquet").write_text("half")
+    @pytest.mark.parametrize("name", ["semantic_ids.json", "examples/notes.txt"])
+    def test_overwrite_removes_nothing_else(self, raw, tmp_path, name):
+        prepare(raw, PreparationRules(), tmp_path / "out", examples_max_history=2)
+        (tmp_path / "out" / name).write_text("mine")
+        with pytest.raises(ValueError, match=f"out holds {name} beside the prepared data.*move them away"):
+            prepare(raw, PreparationRules(), tmp_path / "out", overwrite=True)
+        (tmp_path / "out" / name).unlink()
+        prepare(raw, PreparationRules(), tmp_path / "out", overwrite=True)
+        assert not (tmp_path / "out" / "examples").exists()
+
+    def test_what_lies_beside_is_left_alone(self, raw, tmp_path):
+        beside = [tmp_path / f"out.{name}" for name in ("replaced", "unfinished")]
+        for folder in beside:
+            folder.mkdir()
+        for _ in range(2):
+            prepare(raw, PreparationRules(), tmp_path / "out", overwrite=True)
+        assert sorted(tmp_path.iterdir()) == [tmp_path / "out", *beside, tmp_path / "reviews.json"]
+
+    def test_a_move_that_fails_leaves_the_earlier_data(self, raw, tmp_path, monkeypatch):
         prepare(raw, PreparationRules(), tmp_path / "out")
+        rename = Path.rename
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+
+            def failing(path, target):
+                if path.name == "new":
+                    raise OSError("full")
+                return rename(path, target)
+
+            patch.setattr(Path, "rename", failing)
+            prepare(raw, PreparationRules(k_core=4), tmp_path / "out", overwrite=True)
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
-        assert not (tmp_path / "out.unfinished").exists()
+
+    def test_a_link_and_the_working_directory(self, raw, tmp_path, monkeypatch):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "link").symlink_to("disk")
+        prepare(raw, PreparationRules(), tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == FILES
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        prepared = prepare(raw, PreparationRules(), ".")
+        assert prepared.folder == tmp_path / "here" and prepared.data().num_interactions == prepared.counts.rows
 
 
 class TestCard:
