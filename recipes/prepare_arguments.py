@@ -47,6 +47,8 @@ class SourceArguments:
     )
 
     def __post_init__(self):
+        if self.source not in SOURCES:  # argparse sees no config file
+            raise ValueError(f"source is {self.source!r}; choose one of {tuple(SOURCES)}")
         for name in ("columns", "item_columns"):
             if (pairs := getattr(self, name)) is not None:
                 setattr(self, name, _mapping(name, pairs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -181,8 +182,8 @@ def temporal_parts(times_E: np.ndarray, is_target_E: np.ndarray, ratios: Sequenc
 
 
 def check_ratios(ratios: Sequence[float]) -> None:
-    """Three positive numbers, or a ValueError."""
-    if len(ratios) != 3 or min(ratios) <= 0:
+    """Three positive, finite numbers, or a ValueError."""
+    if len(ratios) != 3 or not all(0 < ratio < math.inf for ratio in ratios):
         raise ValueError(f"split_temporal: ratios={tuple(ratios)}; give three positive numbers such as (8, 1, 1)")
 
 

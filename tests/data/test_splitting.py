@@ -154,7 +154,7 @@ class TestTemporal:
     def test_needs_timestamps_and_sound_ratios(self):
         with pytest.raises(ValueError, match="interactions have no timestamp"):
             split_temporal(make(random_sequences(0)))
-        for ratios in ((8, 2), (8, 0, 2)):
+        for ratios in ((8, 2), (8, 0, 2), (8, float("nan"), 1), (8, 1, float("inf"))):
             with pytest.raises(ValueError, match="ratios="):
                 split_temporal(make(random_sequences(0)), ratios)
 

@@ -101,8 +101,14 @@ def test_config_file(tmp_path):
     config.write_text(
         f"source: table\ninteractions: {events}\noutput_dir: {tmp_path / 'out'}\ntime_unit: ms\nk_core: 2\n"
         "columns: {user_id: visitor, item_id: sku, timestamp: clicked_at}\nsource_options: {has_header: true}\n"
+        "start: 2017-07-01\nend: 2018-01-01\n"
     )
     assert run(["--config", str(config)]).counts.users == 10
+    rules = json.loads((tmp_path / "out" / "preparation.json").read_text())["rules"]
+    assert (rules["start"], rules["end"]) == ("2017-07-01", "2018-01-01")
+    config.write_text("source: tabel\ninteractions: x.csv\noutput_dir: out\n")
+    with pytest.raises(ValueError, match="source is 'tabel'; choose one of"):
+        run(["--config", str(config)])
 
 
 class TestErrors:

@@ -104,6 +104,9 @@ class PreparationRules:
         for name, known in (("repeated", REPEATED), ("split", SPLIT_WAYS)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"PreparationRules: {name}={value!r}; use one of {', '.join(known)}")
+        for name in ("start", "end"):
+            if isinstance(value := getattr(self, name), date):  # as YAML reads 2017-10-01
+                object.__setattr__(self, name, value.isoformat())
         dates = [_date(name, value) for name in ("start", "end") if (value := getattr(self, name)) is not None]
         if dates != sorted(set(dates)):
             raise ValueError(f"PreparationRules: start={self.start} is not before end={self.end}; swap or change them")
@@ -121,7 +124,7 @@ class PreparationRules:
 def _date(name: str, value: str) -> date:
     try:
         return date.fromisoformat(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"PreparationRules: {name}={value!r} is no ISO date; write it like 2017-10-01") from error
 
 

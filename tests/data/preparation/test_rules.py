@@ -16,11 +16,13 @@ from hf_latentrec.data.preparation import PreparationRules
         ({"repeated": "once"}, "repeated='once'; use one of keep, first, last"),
         ({"split": "random"}, "split='random'; use one of leave_one_out, temporal, published"),
         ({"start": "October 2017"}, "start='October 2017' is no ISO date"),
+        ({"start": 20171001}, "start=20171001 is no ISO date"),
         ({"start": "2018-01-01", "end": "2017-01-01"}, "start=2018-01-01 is not before end=2017-01-01"),
         ({"start": "2018-01-01", "end": "2018-01-01"}, "is not before"),
         ({"min_items": 5000}, "min_items=5000 moves the start back; pass a start"),
         ({"min_items": 5, "start": "2018-01-01", "window_months": 0}, "window_months=0"),
         ({"ratios": (8, 2)}, "three positive numbers"),
+        ({"ratios": (8, float("nan"), 1)}, "three positive numbers"),
     ],
 )
 def test_values_out_of_range(settings, message):
