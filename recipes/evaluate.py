@@ -192,14 +192,14 @@ class Evaluation:
         }
 
     def save(self, run: EvaluationRun, settings: dict[str, Any]) -> None:
-        """Writes the folder; `run.json`, which says that it is complete, last."""
+        """Writes the folder; `settings.json`, which says whose it is, first, `run.json`, that it is complete, last."""
         from hf_latentrec.evaluation.summary import summarize
 
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RUN_FILE).unlink(missing_ok=True)
+        (self.folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
         metrics = {protocol: summarize(run, protocol, tuple(self.args.cutoffs)) for protocol in run.ranks}
         (self.folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2))
-        (self.folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
         run.save(self.folder)
 
     def some_histories(self, num_users: int) -> list[list[str]]:
@@ -221,12 +221,24 @@ def is_complete(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
     Whether the folder holds these results.
 
     Raises:
-        ValueError: it holds others, and they are not to be overwritten.
+        ValueError: it holds others, and they are not to be overwritten, or files that no evaluation wrote.
     """
-    if overwrite or not (folder / RUN_FILE).is_file():
+    from hf_latentrec.evaluation.run import run_files
+
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file; pass a folder")
+    before = read_settings(folder / SETTINGS_FILE)
+    if not (folder / RUN_FILE).is_file():
+        names = [SETTINGS_FILE, METRICS_FILE, *map(str, run_files(settings["eval_protocols"]))]
+        found = [name for name in names if (folder / name).exists()]
+        if found and not {"model", "split", "label"} <= before.keys():  # else it was cut
+            raise ValueError(
+                f"{folder} holds {', '.join(found)}, which would be replaced, but no {RUN_FILE} or {SETTINGS_FILE} of "
+                "an evaluation; pass another --output_dir"
+            )
         return False
-    path = folder / SETTINGS_FILE
-    before = json.loads(path.read_text()) if path.is_file() else {}
+    if overwrite:
+        return False
     now = json.loads(json.dumps(settings))
     different = [name for name in now if name not in before or before[name] != now[name]]
     if not different:
@@ -236,6 +248,15 @@ def is_complete(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
         f"{folder} holds an evaluation with {name} {before.get(name)!r}, but now that is {now[name]!r}; pass "
         "--overwrite, or another --output_dir"
     )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Those of the evaluation that the folder is of; none where the file is missing or somebody else's."""
+    try:
+        settings = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 @contextmanager

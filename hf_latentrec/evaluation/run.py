@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,12 @@ class EvaluationRun:
         )
 
 
+def run_files(protocols: Iterable[str]) -> list[Path]:
+    """What [`EvaluationRun.save`] writes or deletes in a folder, beside `run.json`."""
+    kinds = [_file(Path(), kind, protocol) for kind in ("ranks", "recommendations") for protocol in protocols]
+    return [Path(ITEMS_FILE), *(Path(f"{name}.json") for name in EXTRAS), *kinds]
+
+
 def _file(folder: Path, kind: str, protocol: str) -> Path:
     return folder / kind / f"{protocol.replace(' ', '_')}.parquet"
 
@@ -154,4 +161,4 @@ def _read(folder: Path, name: str) -> Any:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-__all__ = ["EvaluatedItems", "EvaluationRun"]
+__all__ = ["EvaluatedItems", "EvaluationRun", "run_files"]

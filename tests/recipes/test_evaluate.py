@@ -256,6 +256,30 @@ def test_a_complete_evaluation_is_not_computed_again(models, data_dir, tmp_path,
     assert len(computed) == 4
 
 
+def test_files_of_somebody_else_are_not_replaced(models, data_dir, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["--model", models / "popularity", "--data_dir", data_dir, "--output_dir", out]
+    out.write_text("mine")
+    with pytest.raises(ValueError, match="out is a file; pass a folder"):
+        run_item_model(*arguments)
+    out.unlink()
+    (out / "ranks").mkdir(parents=True)
+    mine = {"items.parquet": "i", "factors.json": "f", "ranks/nothing_filtered.parquet": "r", "settings.json": "[]"}
+    for name, text in mine.items():
+        (out / name).write_text(text)
+    with pytest.raises(ValueError, match=r"holds settings.json, items.parquet, factors.json, ranks.*, which would be"):
+        run_item_model(*arguments, "--overwrite")
+    assert {str(path.relative_to(out)): path.read_text() for path in out.rglob("*.*")} == mine
+    for name in mine:
+        (out / name).unlink()
+    (out / "notes.txt").write_text("mine")  # which is in nobody's way
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(EvaluationRun, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_item_model(*arguments)
+    run_item_model(*arguments)  # goes on after a cut
+    assert EvaluationRun.load(out).label == "popularity" and (out / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["sasrec", "plain"])
 def test_a_model_of_other_data_is_refused(name, models, data_dir, splits, tmp_path):
     run_it = run if name == "plain" else run_item_model
