@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 DATA_FILES = ("events.parquet", "items.parquet")
 NOTES = ("preparation.json", "README.md")  # of a prepared folder
+QUALITY = ("quality.html", "quality.json", "quality-*.png")
 
 
 class SemanticIdsRecipe:
@@ -72,6 +74,8 @@ class SemanticIdsRecipe:
                 f"{self.source} has {len(self.items):,} items, fewer than the {self.code_args.codebook_size} codes of "
                 f"a level; pass --codebook_size {len(self.items)} or less"
             )
+        if self.before is None and find_spec("faiss") is None:
+            raise ImportError('k-means needs faiss: pip install "hf_latentrec[semantic-ids]"')
         embeddings = self.embed(state.is_main_process) if len(self.new_items) else None
         is_main = state.is_main_process
         close(state)  # no process waits for what one of them does alone
@@ -174,6 +178,8 @@ def check_target(source: Path, folder: Path, args: SemanticIdDataArguments) -> N
 
     if not source.is_dir():
         raise FileNotFoundError(f"--data_dir {source}: no such folder; check the path")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file; pass a folder")
     elsewhere = folder.resolve() != source.resolve()
     if not elsewhere and not is_prepared(source):
         raise ValueError(
@@ -186,8 +192,8 @@ def check_target(source: Path, folder: Path, args: SemanticIdDataArguments) -> N
             f"{'another ' if elsewhere else ''}--output_dir"
         )
     grows = args.add_items is not None and Path(args.add_items).resolve() == folder.resolve()
-    mine = ([] if grows else [INDEX_FILE, JSON_FILE]) + (list(DATA_FILES) if elsewhere else [])
-    if not args.overwrite and (found := [name for name in mine if (folder / name).exists()]):
+    mine = ([] if grows else [INDEX_FILE, JSON_FILE]) + ([*DATA_FILES, *NOTES, *QUALITY] if elsewhere else [])
+    if not args.overwrite and (found := [path.name for name in mine for path in sorted(folder.glob(name))]):
         raise ValueError(
             f"{folder} holds {', '.join(found)} already; pass --overwrite to replace it, another --output_dir, or "
             f"--add_items {folder} to keep its codes and give codes to new items"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from hf_latentrec.semantic_ids.collisions import POLICIES
+
 
 @dataclass
 class SemanticIdDataArguments:
@@ -64,10 +66,14 @@ class CodeArguments:
         metadata={
             "help": "Items with the same codes: one more level numbers them, they move to the nearest free code, or "
             "they share it.",
-            "choices": ["extra_level", "nearest_free", "share"],
+            "choices": list(POLICIES),
         },
     )
     seed: int = field(default=0, metadata={"help": "The same seed gives the same codes."})
+
+    def __post_init__(self):
+        if self.on_collision not in POLICIES:  # argparse sees no config file
+            raise ValueError(f"on_collision is {self.on_collision!r}; choose one of {POLICIES}")
 
 
 def check_same(args: CodeArguments, saved: dict[str, Any], folder: str) -> None:

@@ -153,11 +153,31 @@ def test_nothing_is_replaced_that_was_not_asked_for(run, data_dir, tmp_path):
         run(f"--data_dir={data_dir}", *SMALL, "--seed=1")
     assert content(data_dir) == before
     other = write_data(tmp_path / "other", make_items(6))
-    with pytest.raises(ValueError, match=r"holds events.parquet, items.parquet already"):
+    with pytest.raises(ValueError, match=r"holds events.parquet, items.parquet, README.md already"):
         run(f"--data_dir={data_dir}", *SMALL, f"--output_dir={other}")
+    own = {"README.md", "preparation.json", "quality.html", "quality.json", "quality-use.png"}
+    for name in own:
+        (tmp_path / "own" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "own" / name).write_text("mine")
+    with pytest.raises(ValueError, match="own holds preparation.json, README.md, quality.html, .*quality-use.png"):
+        run(f"--data_dir={data_dir}", *SMALL, f"--output_dir={tmp_path / 'own'}")
+    assert {path.name for path in (tmp_path / "own").iterdir() if path.read_text() == "mine"} == own
     (other / "Public.index.json").write_text("{}")
     with pytest.raises(ValueError, match="holds codes already, Public.index.json, that are not of this recipe"):
         run(f"--data_dir={other}", *SMALL, "--overwrite")
+
+
+def test_what_cannot_work_is_said_before_anything_is_embedded(run, data_dir, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="--output_dir .*file is a file; pass a folder"):
+        run(f"--data_dir={data_dir}", *SMALL, f"--output_dir={tmp_path / 'file'}")
+    (tmp_path / "run.yaml").write_text("on_collision: shared\n")
+    with pytest.raises(ValueError, match="on_collision is 'shared'; choose one of .*'share'"):
+        run("--config", tmp_path / "run.yaml", f"--data_dir={data_dir}", *SMALL)
+    monkeypatch.setattr(recipe, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs faiss: pip install"):
+        run(f"--data_dir={data_dir}", *SMALL)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_items_are_added_in_place(run, data_dir, capsys):
