@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluate_arguments import EvaluationArguments, EvaluationDataArguments
+from evaluate_arguments import DEFAULT_LATENCY_BATCH_SIZES, EvaluationArguments, EvaluationDataArguments
 from evaluate_tables import describe
 from training_setup import HelpFormatter, load_splits, some_users
 from training_stages import close, describe_counts, example_ids, rank_columns
@@ -207,8 +207,11 @@ class Evaluation:
         return some_users(self.examples, num_users)["history"][:]
 
     def check_latency(self) -> None:
-        """Before anything is computed: there are users for the largest batch."""
-        users, sizes = min(self.args.latency_users, len(self.examples)), self.args.latency_batch_sizes
+        """Before anything is computed: there are users for the largest batch; by default, no batch is larger."""
+        users = min(self.args.latency_users, len(self.examples))
+        if self.args.latency_batch_sizes is None:  # the model reads it, too
+            self.args.latency_batch_sizes = [size for size in DEFAULT_LATENCY_BATCH_SIZES if size <= users]
+        sizes = self.args.latency_batch_sizes
         if users and (not sizes or min(sizes) < 1 or max(sizes) > users):
             raise ValueError(
                 f"latency_batch_sizes are {sizes} and latency_users {self.args.latency_users}, of "

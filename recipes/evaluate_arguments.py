@@ -14,6 +14,7 @@ from hf_latentrec.evaluation import DECODERS, MATCHES
 LANGUAGE_MODEL_SETTINGS = ("num_beams", "normalize", "length_penalty", "decoder", "max_cot_tokens")
 NOT_COMPARED = ("model", "output_dir", "overwrite", "use_cpu", "eval_batch_size")  # they change no result
 DEFAULT_TOP_K, DEFAULT_BEAMS = 20, 50
+DEFAULT_LATENCY_BATCH_SIZES = (1, 4, 16, 64)
 
 
 @dataclass
@@ -95,8 +96,12 @@ class EvaluationArguments(ProtocolArguments):
     latency_users: int = field(
         default=100, metadata={"help": "Time recommendations for so many users; 0 leaves it out."}
     )
-    latency_batch_sizes: list[int] = field(
-        default_factory=lambda: [1, 4, 16, 64], metadata={"help": "Users at once, when timed."}
+    latency_batch_sizes: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Users at once, when timed; default: those of "
+            f"{', '.join(map(str, DEFAULT_LATENCY_BATCH_SIZES))} that the users fill."
+        },
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Evaluate anew where output_dir holds results of other settings."}
@@ -146,4 +151,4 @@ class EvaluationArguments(ProtocolArguments):
         return {name: value for name, value in asdict(self).items() if name not in NOT_COMPARED}
 
 
-__all__ = ["DEFAULT_BEAMS", "EvaluationArguments", "EvaluationDataArguments"]
+__all__ = ["DEFAULT_BEAMS", "DEFAULT_LATENCY_BATCH_SIZES", "EvaluationArguments", "EvaluationDataArguments"]

@@ -226,6 +226,14 @@ def test_lares_is_stepped_through_from_several_states(models, data_dir, splits, 
     assert "4 steps, batch of 3" in printed and f"By number of steps, {FULL}" in printed
 
 
+def test_batches_are_timed_that_the_users_fill(models, data_dir, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--model", models / "popularity", "--data_dir", data_dir, "--output_dir", out]
+    for users, given, sizes in ((100, [], [1, 4, 16]), (100, ["--eval_users", 5], [1, 4]), (3, [], [1])):
+        run_item_model(*arguments, *given, "--latency_users", users, "--overwrite")
+        assert [row["batch_size"] for row in EvaluationRun.load(out).latency] == sizes
+
+
 def test_a_complete_evaluation_is_not_computed_again(models, data_dir, tmp_path, capsys, monkeypatch):
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(models / "sasrec", model)
@@ -318,7 +326,12 @@ def test_what_a_model_does_not_have_is_refused(models, data_dir, tmp_path):
         (run, models / "plain", ["--top_k", 40], "num_beams is 30, but cutoffs .* and top_k 40"),
         (run, models / "plain", ["--max_cot_tokens", 4], "max_cot_tokens is given, but the decoder is 'constrained'"),
         (run, models / "plain", ["--decoder", "grounding", "--latency_users", 4], "pass --latency_users 0"),
-        (run, models / "plain", ["--latency_users", 9], r"latency_batch_sizes are \[1, 4, 16, 64\]"),
+        (
+            run,
+            models / "plain",
+            ["--latency_users", 9, "--latency_batch_sizes", 16],
+            r"latency_batch_sizes are \[16\]",
+        ),
     ]
     for run_it, model, arguments, message in cases:
         out = tmp_path / "out"
