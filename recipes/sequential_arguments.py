@@ -96,6 +96,8 @@ class SequentialTestArguments(TestArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; pass a positive number")
+        if not isinstance(self.cutoffs, list):  # one number in a config file
+            raise ValueError(f"cutoffs is {self.cutoffs!r}; pass a list, such as [{self.cutoffs}]")
         if low := [k for k in self.cutoffs if k < 1]:
             raise ValueError(f"cutoffs holds {low[0]}; pass numbers from 1")
         if not self.cutoffs:

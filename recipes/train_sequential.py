@@ -35,6 +35,7 @@ from training_stages import (
     describe_other_tests,
     describe_outcome,
     evaluate_protocols,
+    is_complete,
     report,
     run_stages,
     trained,
@@ -67,6 +68,8 @@ class SequentialRecipe:
         """Trains and tests the models that are not complete and prints what came out of all that are."""
         from accelerate import PartialState
 
+        from hf_latentrec.models.sequential.item_knn import import_cosine
+
         state = PartialState()
         check_stages(self.plan, self.names, self.folder, self.resume)
         check_metric(self.args.metric_for_best_model, self.test_args.cutoffs)
@@ -74,6 +77,8 @@ class SequentialRecipe:
         self.setup = SequentialSetup.load(self.data_args, self.test_args)
         for name in self.names:  # not when the models before it are trained
             self.setup.config(self.plan[name], self.settings)
+            if name == "item_knn" and not is_complete(self.folder / name):
+                import_cosine()
         if state.is_main_process:
             print(self.setup.describe(), flush=True)
         results = run_stages(

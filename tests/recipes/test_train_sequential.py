@@ -192,6 +192,19 @@ def test_what_cannot_work_is_one_clear_error_before_training(data_dir, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_item_knn_without_its_library_is_refused_before_training(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "implicit.nearest_neighbours", None)
+    with pytest.raises(ImportError, match=r"hf_latentrec\[baselines\]"):
+        run(f"--data_dir={data_dir}", f"--output_dir={tmp_path / 'out'}", "--model", "popularity", "item_knn")
+    assert not (tmp_path / "out").exists()
+
+
+def test_cutoffs_of_a_config_are_a_list(tmp_path):
+    (tmp_path / "run.yaml").write_text("cutoffs: 10\n")
+    with pytest.raises(ValueError, match=r"cutoffs is 10; pass a list, such as \[10\]"):
+        parse("--config", tmp_path / "run.yaml")
+
+
 def test_a_model_of_texts_needs_some(data_dir, tmp_path):
     (tmp_path / "events.parquet").write_bytes((data_dir / "events.parquet").read_bytes())
     pl.read_parquet(data_dir / "items.parquet").drop("title").write_parquet(tmp_path / "items.parquet")

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+def import_cosine() -> type:
+    """What [`ItemKNNRecommender.fit`] takes similarities from; an ImportError where it is not installed."""
+    try:
+        from implicit.nearest_neighbours import CosineRecommender
+    except ImportError as error:
+        raise ImportError(
+            'ItemKNNRecommender.fit needs the library implicit: pip install "hf_latentrec[baselines]"'
+        ) from error
+    return CosineRecommender
+
+
 @strict
 class ItemKNNConfig(SequentialConfig):
     """
@@ -75,13 +86,7 @@ class ItemKNNRecommender(SequentialRecommender):
             ImportError: without the library `implicit`.
             ValueError: for an item that is not in the table.
         """
-        try:
-            from implicit.nearest_neighbours import CosineRecommender
-        except ImportError as error:
-            raise ImportError(
-                'ItemKNNRecommender.fit needs the library implicit: pip install "hf_latentrec[baselines]"'
-            ) from error
-        knn = CosineRecommender(K=self.config.num_neighbours + 1)  # an item is the nearest to itself
+        knn = import_cosine()(K=self.config.num_neighbours + 1)  # an item is the nearest to itself
         knn.fit(self._user_item_matrix(train), show_progress=False)
         self._keep(knn.similarity.tocsr())
         return self
