@@ -29,9 +29,9 @@ EVALUATION_FOLDER, METRICS_FILE = "evaluation", "metrics.json"
 # All that a recommender is made of. Checkpoints, optimizer states, logs and pickles have other names.
 MODEL_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json", "*.py",
-    "processor_config.json", "catalog.*", "items.*", "item_trie.safetensors",
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.*", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.*", CARD_FILE, "LICENSE*", "checksums.json",
+    "processor_config.json", "catalog.safetensors", "items.json", "item_trie.safetensors",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.*", CARD_FILE, "LICENSE*", "checksums.json",
 )  # fmt: skip
 _LOST = (HTTPError, OSError)  # what breaks a connection, and what the Hub answers
 
@@ -144,9 +144,9 @@ def check_complete(folder: str | Path) -> None:
     if (index := folder / "model.safetensors.index.json").is_file():
         needed = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     if (folder / "processor_config.json").is_file():
-        needed += ["tokenizer_config.json", "item_trie.safetensors", "catalog.*"]
+        needed += ["tokenizer_config.json", "item_trie.safetensors", "catalog.safetensors"]
     else:
-        needed += ["items.*"]
+        needed += ["items.json"]
     if missing := [name for name in needed if not any(folder.glob(name))]:
         raise ValueError(
             f"{folder} lacks {', '.join(missing)}, so what would be published could not recommend; save the model "

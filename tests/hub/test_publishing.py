@@ -194,11 +194,12 @@ def llm(tmp_path) -> Path:
 
 
 def test_parts_of_a_recommender():
-    for name in ("model-00001-of-00002.safetensors", "modeling_lares.py", "catalog.json", "README.md", "LICENSE.txt"):
+    for name in ("model-00001-of-00002.safetensors", "modeling_lares.py", "catalog.safetensors", "items.json",
+                 "vocab.txt", "README.md", "LICENSE.txt"):  # fmt: skip
         assert is_published(name), name
     for name in ("training_args.bin", "training_args.json", "optimizer.pt", "scheduler.pt", "rng_state.pth",
                  "trainer_state.json", "pytorch_model.bin", "test_metrics.json", "card_facts.json", "notes.txt",
-                 "events.safetensors", ".env"):  # fmt: skip
+                 "events.safetensors", "items.csv", "catalog.json", "vocab.parquet", ".env"):  # fmt: skip
         assert not is_published(name), name
 
 
@@ -222,8 +223,8 @@ def test_an_incomplete_folder_is_named(llm, tmp_path_factory):
 def test_an_item_table_belongs_to_a_recommender_of_ids(tmp_path):
     make_toy().model.save_pretrained(tmp_path)
     check_complete(tmp_path)
-    next(tmp_path.glob("items.*")).unlink()
-    with pytest.raises(ValueError, match=r"lacks items\.\*"):
+    (tmp_path / "items.json").rename(tmp_path / "items.csv")
+    with pytest.raises(ValueError, match=r"lacks items\.json"):
         publish(tmp_path, "user/model")
 
 
