@@ -121,7 +121,7 @@ def test_base_is_the_pretrained_model_untouched(out, data_dir, tmp_path):
     # And a protocol that is left out is not tested.
     assert read_metrics(tmp_path, "base") == {CONSTRAINED: read_metrics(out, "no_reasoning")[CONSTRAINED]}
     assert [file.name for file in (tmp_path / "ranks").iterdir()] == ["base_length_penalty_0_nothing_filtered.parquet"]
-    assert sorted(path.name for path in (tmp_path / "base").iterdir()) == ["test_metrics.json"]
+    assert sorted(path.name for path in (tmp_path / "base").iterdir()) == ["test_metrics.json", "test_settings.json"]
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21
