@@ -114,8 +114,8 @@ class EvaluationArguments(ProtocolArguments):
         for name, known in (("part", ("test", "validation")), ("match", MATCHES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
-        if not self.cutoffs or min(self.cutoffs) < 1:
-            raise ValueError(f"cutoffs is {self.cutoffs}; pass at least one, all from 1 on, such as 5 10 20")
+        if not isinstance(self.cutoffs, list) or not self.cutoffs or min(self.cutoffs) < 1:
+            raise ValueError(f"cutoffs is {self.cutoffs}; pass a list of at least one, all from 1 on, such as 5 10 20")
         for name, least in (("top_k", 1), ("eval_users", 1), ("eval_batch_size", 1), ("num_beams", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -371,6 +371,8 @@ def test_a_config_file_is_checked_as_the_command_line_is(tmp_path):
         (tmp_path / "run.yaml").write_text(f"model: m\noutput_dir: o\n{name}: {value}\n")
         with pytest.raises(ValueError, match=f"{name} .*choose"):
             run("--config", tmp_path / "run.yaml")
+    with pytest.raises(ValueError, match="cutoffs is 10; pass a list"):  # one number in a file
+        recipe.EvaluationArguments(model="m", output_dir="o", cutoffs=10)
     with pytest.raises(SystemExit):
         run("--output_dir", "o")  # --model is missing
 
