@@ -14,7 +14,6 @@ Drawing needs matplotlib: pip install 'hf_latentrec[plots]'.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,9 @@ def find_histories(test: Dataset, user_ids: Sequence[str]) -> dict[str, tuple[li
     """
     row_of = {user_id: row for row, user_id in enumerate(test["user_id"])}
     if unknown := [user_id for user_id in user_ids if user_id not in row_of]:
-        closest = difflib.get_close_matches(unknown[0], list(row_of), n=3, cutoff=0.0)
+        from hf_latentrec.models.latent_reasoning.similar_ids import similar_ids
+
+        closest = similar_ids(unknown[0], row_of)
         raise ValueError(
             f"--user: {', '.join(map(repr, unknown))} not among the {len(row_of):,} users of the test split; "
             f"closest to {unknown[0]!r}: {closest}. Are --data_dir and --split those of the training run?"

@@ -5,8 +5,6 @@ This file travels with published models (`custom_pipelines`), so it imports noth
 
 from __future__ import annotations
 
-import difflib
-import heapq
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -24,7 +22,6 @@ CUSTOM_PIPELINES = {TASK: {"impl": "pipeline.NextItemRecommendationPipeline", "p
 
 LLM_BATCH_SIZE, ITEM_ID_BATCH_SIZE = 64, 1024
 DEFAULT_TOP_K, DEFAULT_NUM_BEAMS = 10, 20
-NUM_CANDIDATES = 500  # for the closest ids; comparing with every id of a large catalog would take seconds
 RANKING_OPTIONS = ("top_k", "exclude_seen", "allowed_items")
 LLM_OPTIONS = ("num_beams", "num_thoughts")
 ITEM_ID_OPTIONS = {"lares": ("num_steps", "seed")}  # by config.model_type; the other models have none
@@ -166,7 +163,7 @@ class NextItemRecommendationPipeline(Pipeline):
             for row, history in enumerate(histories):
                 if unknown < len(history):
                     where = f"history {first + row}, item {unknown}"
-                    raise ValueError(f"{TASK}: {where}: {self._describe_unknown(history[unknown])}")
+                    raise ValueError(f"{TASK}: {where}: {self.catalog.describe_unknown(history[unknown])}")
                 unknown -= len(history)
         return histories
 
@@ -239,23 +236,13 @@ class NextItemRecommendationPipeline(Pipeline):
             raise ValueError(f"{TASK}: allowed_items is {allowed_items!r}; pass a list of item ids, at least one")
         if (rows := self.catalog.find(item_ids)).min() < 0:
             position = int(rows.argmin())
-            problem = self._describe_unknown(item_ids[position])
+            problem = self.catalog.describe_unknown(item_ids[position])
             raise ValueError(f"{TASK}: allowed_items, position {position}: {problem}")
         if self.recommends_itself:
             return item_ids
         mask_I = torch.zeros(len(self.catalog), dtype=torch.bool)
         mask_I[torch.as_tensor(rows)] = True
         return mask_I.to(self.device)
-
-    def _describe_unknown(self, item_id: Any) -> str:
-        pairs = {*zip(str(item_id), str(item_id)[1:], strict=False)}
-
-        def shared(other: str) -> int:
-            return sum(pair in pairs for pair in zip(other, other[1:], strict=False))
-
-        candidates = heapq.nlargest(NUM_CANDIDATES, self.catalog.item_ids, key=shared)
-        closest = difflib.get_close_matches(str(item_id), candidates, n=3, cutoff=0.0)
-        return f"item_id {item_id!r} is not among the {len(self.catalog):,} items of the catalog; closest: {closest}"
 
     # Files
 

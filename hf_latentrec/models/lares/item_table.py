@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from .similar_ids import similar_ids
 
 
 ITEMS_FILE = "items.json"
@@ -93,13 +95,13 @@ class ItemTable:
         rows = self.find(item_ids)
         if (rows < 0).any():
             position = int(np.argmin(rows))
-            unknown = item_ids[position]
-            closest = difflib.get_close_matches(str(unknown), self.item_ids, n=3, cutoff=0.0)
-            raise ValueError(
-                f"ItemTable: item_id {unknown!r} (position {position}) is not among the {len(self):,} items; closest: "
-                f"{closest}"
-            )
+            raise ValueError(f"ItemTable: {self.describe_unknown(item_ids[position])} (position {position})")
         return rows
+
+    def describe_unknown(self, item_id: Any) -> str:
+        """What to tell about an id that is not in the table."""
+        closest = similar_ids(item_id, self.item_ids)
+        return f"item_id {item_id!r} is not among the {len(self):,} items; closest: {closest}"
 
     def save(self, path: str | Path) -> None:
         """Writes the table to a JSON file: one list per column."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from .item_records import code_sequences, columns_to_json, drop_duplicate_items, items_to_columns, title_sequences
 from .item_trie import ItemTrie
+from .similar_ids import similar_ids
 
 
 ITEM_TOKENIZATIONS = ("semantic_id", "title")
@@ -240,7 +240,7 @@ class ItemCatalog:
 
     def describe_unknown(self, item_id: Any) -> str:
         """What to tell about an id that is not in the catalog."""
-        closest = difflib.get_close_matches(str(item_id), self.item_ids, n=3, cutoff=0.0)
+        closest = similar_ids(item_id, self.item_ids)
         return f"item_id {item_id!r} is not in the catalog of {len(self):,} items; closest: {closest}"
 
     def answer_tokens(self, row: int) -> np.ndarray:

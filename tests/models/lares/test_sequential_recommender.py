@@ -262,7 +262,7 @@ def test_cold_items_are_read_but_not_recommended(kind):
     ("histories", "settings", "message"),
     [
         ([["i1"], []], {}, "history 1 is empty; pass at least one item of each user"),
-        ([["i1", "i99"]], {}, "item_id 'i99' .* is not among the 12 items; closest"),
+        ([["i1", "i99"]], {}, "item_id 'i99' is not among the 12 items; closest"),
         ([["i1"]], {"allowed_items": ["x"]}, "item_id 'x'"),
         ([["i1"]], {"allowed_items": []}, "names 0"),
         ([["i1"]], {"k": 0}, "k is 0 and batch_size 1024; pass a positive number"),
