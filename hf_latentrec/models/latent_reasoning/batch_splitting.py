@@ -84,6 +84,7 @@ def merge_outputs(parts: list[LatentRecGenerateOutput]) -> LatentRecGenerateOutp
         item_nodes=torch.cat([part.item_nodes for part in parts]),
         user_indices=torch.cat([part.user_indices + user for part, user in zip(parts, first_users, strict=True)]),
         num_users=sum(num_users),
+        catalog_fingerprint=parts[0].catalog_fingerprint,
         thoughts=_cat([part.thoughts for part in parts], 0.0),
         num_thoughts=torch.cat([part.num_thoughts for part in parts]),
         depth_logits=None if parts[0].depth_logits is None else torch.cat([part.depth_logits for part in parts]),

@@ -265,6 +265,7 @@ def _collect(beams: Beams, trie: ItemTrie, num_return_sequences: int, state: Tho
         item_nodes=nodes_R,
         user_indices=returned_BK.nonzero()[:, 0],
         num_users=B,
+        catalog_fingerprint=trie.catalog_fingerprint,
         thoughts=thoughts_BND,
         num_thoughts=depths_B,
         depth_logits=None if state.depth_logits_BKC is None else state.depth_logits_BKC[:, 0],

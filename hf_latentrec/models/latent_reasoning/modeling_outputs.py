@@ -75,6 +75,7 @@ class LatentRecGenerateOutput(ModelOutput):
         item_nodes (`torch.LongTensor` [R]): trie leaf of each answer.
         user_indices (`torch.LongTensor` [R]): which prompt each row answers.
         num_users (`int`): number of prompts, B.
+        catalog_fingerprint (`str`): of the catalog that `item_nodes` belong to, `""` where its trie names none.
         sub_catalog (`SubCatalog`, *optional*): what each prompt could be answered with, where that is not everything;
             items that share a leaf are told apart by it.
         thoughts (`torch.Tensor` [B, N, D]): hidden states of the thoughts.
@@ -87,6 +88,7 @@ class LatentRecGenerateOutput(ModelOutput):
     item_nodes: torch.LongTensor | None = None
     user_indices: torch.LongTensor | None = None
     num_users: int | None = None
+    catalog_fingerprint: str | None = None
     sub_catalog: SubCatalog | None = None
     thoughts: torch.Tensor | None = None
     num_thoughts: torch.Tensor | None = None

@@ -37,6 +37,9 @@ class RecommendationLists:
 
         Returns:
             `list[list[dict]]`: per user `{"item_id": str, "title": str | None, "score": float}`, best first.
+
+        Raises:
+            `ValueError`: The answers are those of another catalog.
         """
         ranking = self._rank(output)
         recommendations: list[list[dict[str, Any]]] = [[] for _ in range(output.num_users)]
@@ -63,7 +66,7 @@ class RecommendationLists:
             `np.ndarray` of shape `[num_users]`, int64: 1-based rank; 0 where the target is not in the list.
 
         Raises:
-            `ValueError`: targets that are no catalog rows, or not one per user.
+            `ValueError`: targets that are no catalog rows, or not one per user; answers of another catalog.
         """
         ranking, targets = self._rank(output), np.asarray(target_rows)
         if targets.shape != (output.num_users,) or not np.issubdtype(targets.dtype, np.integer):
@@ -95,6 +98,9 @@ class RecommendationLists:
 
         Returns:
             `np.ndarray` of shape `[num_users, K]`, int64: best first, padded with -1 where there are fewer.
+
+        Raises:
+            `ValueError`: The answers are those of another catalog.
         """
         ranking = self._rank(output)
         keep = ranking.rank <= top_k
@@ -104,6 +110,11 @@ class RecommendationLists:
 
     def _rank(self, output: LatentRecGenerateOutput) -> _Ranking:
         """Beams to items: shared leaves expanded, nothing twice, nothing that is not allowed."""
+        if output.catalog_fingerprint and output.catalog_fingerprint != self.catalog.fingerprint:
+            raise ValueError(
+                f"the answers are of the catalog {output.catalog_fingerprint}, but this processor's is "
+                f"{self.catalog.fingerprint}; pass its item_trie to generate"
+            )
         item, beam = (x.cpu() for x in self.item_trie.leaf_items(output.item_nodes.to(self.item_trie.row_ptr.device)))
         user = output.user_indices.cpu()[beam]
         if output.sub_catalog is not None:

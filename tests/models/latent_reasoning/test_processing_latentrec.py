@@ -369,6 +369,12 @@ NEW_ITEMS = [
 ]
 
 
+def tiny_model(tokenizer):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    return AutoModel.from_config(Qwen3LatentRecConfig(vocab_size=len(tokenizer), **sizes, **heads)).eval()
+
+
 def all_scores(model, processor, history) -> dict[str, float]:
     """Score of every item, over the vocabulary."""
     output = model.generate(
@@ -383,9 +389,7 @@ def test_a_trained_model_takes_up_new_items(tmp_path, registered):
     add_item_tokens(tokenizer, [item["semantic_id"] for item in ITEMS], LEVELS)
     catalog = ItemCatalog.from_items(ITEMS, tokenizer, item_tokenization="semantic_id")
     processor = LatentRecProcessor(tokenizer, catalog, max_history=3, item_separator=",", split_fingerprint="f")
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "initializer_range": 0.5}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
-    model = AutoModel.from_config(Qwen3LatentRecConfig(vocab_size=len(tokenizer), **sizes, **heads)).eval()
+    model = tiny_model(tokenizer)
     grown = processor.with_items(NEW_ITEMS, popularity={"N1": 2})
     before, after = all_scores(model, processor, ["B1", "B5"]), all_scores(model, grown, ["B1", "B5"])
     assert {item_id: after[item_id] for item_id in before} == pytest.approx(before, abs=1e-5)
@@ -401,6 +405,20 @@ def test_a_trained_model_takes_up_new_items(tmp_path, registered):
     again = all_scores(AutoModel.from_pretrained(tmp_path).eval(), loaded, ["B1", "B5"])
     assert again == pytest.approx(after, abs=1e-6)
     assert loaded.with_items([{"item_id": "N2", "semantic_id": ["<a_3>", "<b_0>"]}]).catalog.version == 3
+
+
+def test_answers_of_another_catalog_are_refused(registered):
+    processor, other = make_processor(items=ITEMS[::-1]), make_processor()
+    model = tiny_model(processor.tokenizer)
+    output = model.generate(**processor([["B1"]]), item_trie=other.item_trie, num_beams=2)
+    for read in (
+        processor.post_process_recommendations,
+        lambda output: processor.rank_of(output, np.zeros(1, dtype=np.int64)),
+        lambda output: processor.recommended_rows(output, 2),
+    ):
+        with pytest.raises(ValueError, match=f"of the catalog {other.catalog.fingerprint}, but this processor's is"):
+            read(output)
+    assert other.post_process_recommendations(output)
 
 
 def test_a_tokenizer_with_the_codes_in_use_alone_takes_up_no_others():
