@@ -48,13 +48,15 @@ def plan(
     no_kl = {"beta": 0.0}  # LR-GRPO as in LatentR³
     weights = None if factor_loss_weights is None else dict(zip(factor_losses, factor_loss_weights, strict=True))
 
+    def factorized(k: int) -> dict:
+        return {"reasoner": "factorized_attention", "num_factors": k, "num_iterations": num_iterations}
+
     def flr(name: str, label: str, k: int = num_factors, losses: Sequence[str] = factor_losses) -> TitleStage:
-        reasoner = {"reasoner": "factorized_attention", "num_factors": k, "num_iterations": num_iterations}
         fixed = None if weights is None else [weights[loss] for loss in losses]
         settings: dict = {"factor_losses": list(losses), "factor_loss_weights": fixed}
         if losses:  # eval_loss has them, too, but the best epoch is the one that recommends best, as without them
             settings["metric_for_best_model"] = "loss/cross_entropy"
-        return TitleStage(name, None, 1, label, "FLRSFT", reasoner, settings)
+        return TitleStage(name, None, 1, label, "FLRSFT", factorized(k), settings)
 
     rows = {name: losses for name, losses in TABLE_3.items() if weights is None or set(losses) <= set(weights)}
     k = num_factors
@@ -62,9 +64,9 @@ def plan(
         TitleStage("no_reasoning", None, 0, "no reasoning (BIGRec, D³)", "LatentSFT", plain),
         TitleStage("latentr3", None, 1, "LatentR³", "LatentSFT", attention),
         flr("flr", f"FLR, K={k}"),
-        TitleStage("latentr3_lr_grpo", "latentr3", 1, "LatentR³ + LR-GRPO", "LRGRPO", settings=no_kl),
-        TitleStage("lr_grpo", "flr", 1, f"FLR + LR-GRPO, K={k}", "LRGRPO", settings=no_kl),
-        TitleStage("flr_grpo", "flr", 1, f"FLR + FLR-GRPO, K={k}", "FLRGRPO"),
+        TitleStage("latentr3_lr_grpo", "latentr3", 1, "LatentR³ + LR-GRPO", "LRGRPO", attention, no_kl),
+        TitleStage("lr_grpo", "flr", 1, f"FLR + LR-GRPO, K={k}", "LRGRPO", factorized(k), no_kl),
+        TitleStage("flr_grpo", "flr", 1, f"FLR + FLR-GRPO, K={k}", "FLRGRPO", factorized(k)),
         *(
             flr(name, f"FLR, K={k}, {' + '.join(losses) or 'no factor loss'}", losses=losses)
             for name, losses in rows.items()

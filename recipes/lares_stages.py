@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lares_selection import selected_samples
-from training_stages import Stage, check_same_data, stage_settings
+from training_stages import Stage, check_same_data, check_same_settings, stage_settings
 
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def starting_model(
         folder (`Path`): of the whole run.
 
     Raises:
-        ValueError: where the stage that it starts from was trained on other data.
+        ValueError: where the stage that it starts from was trained on other data, or with other settings.
     """
     from transformers import AutoModel
 
@@ -119,6 +119,9 @@ def starting_model(
     now = {"items_fingerprint": setup.items.fingerprint, "split_fingerprint": setup.test.split_fingerprint}
     before = {"items_fingerprint": model.items.fingerprint, "split_fingerprint": model.config.split_fingerprint}
     check_same_data(folder / stage.start_from, before, now)
+    kept = {name: value for name, value in settings.items() if name not in dropout}
+    kept["mean_steps"] = stage.num_thoughts
+    check_same_settings(folder / stage.start_from, model.config.to_dict(), kept)
     return model
 
 

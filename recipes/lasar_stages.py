@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training_setup import build_model, build_processor
+from training_setup import build_model, build_processor, model_settings
 from training_stages import Stage, load_start, stage_settings
 from trl import get_peft_config
 
@@ -137,7 +137,7 @@ def starting_model(stage: LasarStage, processor: LatentRecProcessor, model_args:
     reasoner = {"num_thoughts": stage.num_thoughts, "adaptive_depth": stage.adaptive_depth}
     loading = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
     if stage.start_from is not None:
-        return load_start(stage, processor, folder, reasoner_config=reasoner, **loading)
+        return load_start(stage, processor, model_settings(model_args), folder, reasoner_config=reasoner, **loading)
     markers = thought_token_ids(processor.tokenizer)
     settings = {name: markers[name] for name in ("start_thought_token_id", "end_thought_token_id")}
     settings["reasoner_config"] = reasoner

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
 from showing import show_recommendations
 from title_evaluation import TABLE_COLUMNS, evaluate_stage, make_evaluators, time_thoughts
-from training_setup import build_model, build_processor, load_splits
+from training_setup import build_model, build_processor, load_splits, model_settings
 from training_stages import (
     Stage,
+    check_same_settings,
     check_stages,
     close,
     describe_data,
@@ -44,7 +45,7 @@ class TitleStage(Stage):
             `LRGRPOTrainer` and `LRGRPOConfig`); `None` for no training. One that ends with `"GRPO"` is reinforcement
             learning, all others fine-tune.
         reasoner (`dict`, *optional*): the reasoner's settings beside `num_thoughts`; a stage that starts from another
-            keeps those of its model.
+            keeps those of its model, which must be these.
         settings (`dict`, *optional*): of the trainer, beside the shared ones.
     """
 
@@ -77,7 +78,9 @@ def title_processor(data: Any, splits: DatasetDict, args: Any, model_args: Any) 
 def starting_model(stage: TitleStage, processor: LatentRecProcessor, args: Any, folder: Path):
     """The model that a stage starts from, with the stage's thoughts."""
     if stage.start_from is not None:
-        model = load_start(stage, processor, folder, dtype=args.dtype, attn_implementation=args.attn_implementation)
+        loading = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
+        model = load_start(stage, processor, model_settings(args), folder, **loading)
+        check_same_settings(folder / stage.start_from, model.config.to_dict()["reasoner_config"], stage.reasoner)
         model.config.num_thoughts = stage.num_thoughts
         return model
     settings = {"reasoner_config": {**stage.reasoner, "num_thoughts": stage.num_thoughts}}

@@ -197,6 +197,19 @@ def build_catalog(
     )
 
 
+def model_settings(args: Any) -> dict[str, Any]:
+    """
+    What the arguments say of a model's configuration: its dropout and, from scratch, its size.
+
+    Args:
+        args: which model: `ScratchArguments` with `model_name_or_path`.
+    """
+    names = ["embedding_dropout", "attention_dropout"]
+    if args.model_name_or_path is None:
+        names += ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    return {name: getattr(args, name) for name in names}
+
+
 def build_model(processor: LatentRecProcessor, args: Any, settings: dict[str, Any], **loading: Any):
     """
     A recommender whose vocabulary holds all tokens of the processor.
@@ -214,10 +227,7 @@ def build_model(processor: LatentRecProcessor, args: Any, settings: dict[str, An
 
     import hf_latentrec
 
-    settings = settings | {
-        "embedding_dropout": args.embedding_dropout,
-        "attention_dropout": args.attention_dropout,
-    }
+    settings = settings | model_settings(args)
     source = args.model_name_or_path
     where = {"revision": loading["revision"]} if "revision" in loading else {}
     pretrained = None if source is None else AutoConfig.from_pretrained(source, **where)
@@ -234,10 +244,6 @@ def build_model(processor: LatentRecProcessor, args: Any, settings: dict[str, An
     head_dim = args.hidden_size // args.num_attention_heads
     config = model_class.config_class(
         vocab_size=len(processor.tokenizer),
-        hidden_size=args.hidden_size,
-        intermediate_size=args.intermediate_size,
-        num_hidden_layers=args.num_hidden_layers,
-        num_attention_heads=args.num_attention_heads,
         num_key_value_heads=args.num_attention_heads,
         **({} if family == "qwen2" else {"head_dim": head_dim}),
         max_position_embeddings=1024,

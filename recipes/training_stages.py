@@ -53,13 +53,15 @@ def check_stages(plan: Mapping[str, Stage], names: Sequence[str], folder: Path, 
             raise ValueError(f"stage {name} starts from {folder / start}, which is not complete; run {start} first")
 
 
-def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path, **loading: Any):
+def load_start(stage: Stage, processor: LatentRecProcessor, settings: Mapping[str, Any], folder: Path, **loading: Any):
     """
-    The model that a stage starts from, which must have been trained on the same items and examples.
+    The model that a stage starts from, which must have been trained on the same items and examples, with the settings
+    that this run asks for.
 
     Args:
         stage (`Stage`): what is to be trained.
         processor (`LatentRecProcessor`): of this run's data.
+        settings (`Mapping`): of the model's configuration, as [`model_settings`] tells them.
         folder (`Path`): of the whole run.
         loading: for `from_pretrained`.
     """
@@ -67,7 +69,9 @@ def load_start(stage: Stage, processor: LatentRecProcessor, folder: Path, **load
 
     start = folder / stage.start_from
     check_same_data(start, AutoProcessor.from_pretrained(start).to_dict(), processor.to_dict())
-    return AutoModel.from_pretrained(start, **loading)
+    model = AutoModel.from_pretrained(start, **loading)
+    check_same_settings(start, model.config.to_dict(), settings)
+    return model
 
 
 def check_same_data(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -77,6 +81,16 @@ def check_same_data(folder: Path, before: Mapping[str, Any], now: Mapping[str, A
             raise ValueError(
                 f"{folder} was trained with {what} {before[what]}, but this data has {now[what]}; use the same data "
                 "and data arguments, or another --output_dir"
+            )
+
+
+def check_same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises where a stage would start from a model of other settings than this run asks for, which it keeps."""
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"{folder} was trained with {name} {before.get(name)!r}, but this run asks for {value!r}, and a stage "
+                "keeps the settings of the model that it starts from; pass the same, or another --output_dir"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -119,6 +120,22 @@ def test_factors_are_measured_and_compared_over_seeds(out, data_dir, capsys):
     assert f'AutoModel.from_pretrained("{out / "flr_grpo"}")' in printed
     value = f"{saved(out, 'flr', 'factors.json')['disentanglement_score']:.4f}"
     assert value in table[4]
+
+
+@pytest.mark.parametrize(
+    "setting", ["hidden_size=24", "embedding_dropout=0.3", "num_factors=2", "factor_iterations=2"]
+)
+def test_a_stage_keeps_the_settings_of_its_start(out, data_dir, tmp_path, setting):
+    shutil.copytree(out / "flr", tmp_path / "flr")
+    same = {"num_factors": 3, "factor_iterations": 1}
+    name, value = setting.split("=")
+    arguments = [f"--{key}={value}" for key, value in {**same, name: value}.items()]
+    shared = [f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--split=published", "--stages=flr_grpo"]
+    found = name.removeprefix("factor_")
+    with pytest.raises(
+        ValueError, match=rf"flr was trained with (num_)?{found} \d.*, but this run asks for {value}, "
+    ):
+        run(*shared, *arguments)
 
 
 def test_all_stages_of_the_paper_are_planned():
