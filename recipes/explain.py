@@ -1,5 +1,6 @@
 """
-Look inside a trained model: what its factors, or thoughts, attend to in a user's history, and what it recommends.
+Look inside a trained language model: what its factors, or thoughts, attend to in a user's history, and what it
+recommends.
 
     python recipes/explain.py --model outputs/latentr3/sft --user u17 u42 --output_dir outputs/inside
     python recipes/explain.py --model MODEL --data_dir DATA --split published --user A1Z54EM24Y40LL --output_dir OUT
@@ -119,8 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from hf_latentrec.evaluation import explain
     from hf_latentrec.evaluation.plots import save_plots
 
-    model, processor = AutoModel.from_pretrained(options.model), AutoProcessor.from_pretrained(options.model)
-    model.eval()
+    model = AutoModel.from_pretrained(options.model).eval()
+    if hasattr(model, "recommend"):
+        raise ValueError(
+            f"--model {options.model} is a {type(model).__name__}, which recommends by item ids and has no thoughts "
+            "to look into; pass a language model that thinks (for LARES, lares_depth.py shows what its steps do)"
+        )
+    processor = AutoProcessor.from_pretrained(options.model)
     if options.history:
         users = {"history": (options.history, None)}
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_latentrec import ItemTable, LaresConfig, LaresForSequentialRecommendation
 from hf_latentrec.data import make_synthetic
 from hf_latentrec.evaluation import explain
 
@@ -105,6 +106,13 @@ def test_bad_names_are_named(models, data_dir, tmp_path):
         with pytest.raises(SystemExit):
             run(*model, *bad)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_item_ids_has_no_thoughts_to_look_into(tmp_path):
+    items = ItemTable(["a", "b"])
+    LaresForSequentialRecommendation(LaresConfig(num_items=2), items).save_pretrained(tmp_path / "lares")
+    with pytest.raises(ValueError, match="lares is a LaresForSequentialRecommendation, which recommends by item ids"):
+        run("--model", tmp_path / "lares", "--history", "a", "--output_dir", tmp_path / "out")
 
 
 def test_the_last_example_of_a_user_counts():
