@@ -4,8 +4,9 @@ The same weights of LARES after every number of reasoning steps, from several in
     python recipes/lares_depth.py --models outputs/lares/spt outputs/lares/rpt --data_dir DATA
     accelerate launch recipes/lares_depth.py --models ... --depth_steps 1 2 4 8 16 --eval_seeds 5
 
-train_lares.py does the same for its stages `spt` and `rpt` in its stage `depths`. Every model gets a `depths.json` in
-its folder, where a later call finds what is done; the picture goes to `--picture` (needs the extra `plots`).
+train_lares.py does the same for its stages `spt` and `rpt` in its stage `depths`. Every model gets a file for each
+protocol in its folder (`depths_nothing_filtered.json`, ...), where a later call finds what is done; the pictures go
+where `--picture` says, the protocol in their names (they need the extra `plots`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lares_evaluation import with_seed
+from lares_evaluation import table_columns, with_seed
 from sequential_arguments import SequentialDataArguments, SequentialTestArguments
 from sequential_setup import SequentialSetup
 from training_setup import HelpFormatter
@@ -41,7 +42,9 @@ class DepthArguments(SequentialTestArguments):
         default_factory=lambda: list(range(1, 13)), metadata={"help": "Numbers of steps to test."}
     )
     eval_seeds: int = field(default=3, metadata={"help": "Initial states to test with."})
-    picture: str = field(default=PICTURE, metadata={"help": "Where the picture goes."})
+    picture: str = field(
+        default=PICTURE, metadata={"help": "Where the pictures go; the protocol is added to the name."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,7 +56,7 @@ def measure_depths(
     folder: Path, evaluator: SequentialEvaluator, steps: Sequence[int], num_states: int, protocol: str, device: Any
 ) -> Depths:
     """
-    Metrics of a model after numbers of steps; what its `depths.json` holds is not computed again.
+    Metrics of a model after numbers of steps; what the file in its folder holds is not computed again.
 
     Args:
         folder (`Path`): of the model.
@@ -64,7 +67,7 @@ def measure_depths(
         device: where the model computes.
 
     Raises:
-        ValueError: where the model was trained on another split, or `depths.json` is of other weights, examples or
+        ValueError: where the model was trained on another split, or that file is of other weights, examples or
             settings.
     """
     from accelerate import PartialState
@@ -79,7 +82,7 @@ def measure_depths(
             f"{folder} was trained on the split {model.config.split_fingerprint}, but this data gives "
             f"{evaluator.split_fingerprint}; use the same data and data arguments"
         )
-    state, path = PartialState(), folder / DEPTHS_FILE
+    state, path = PartialState(), with_protocol(folder / DEPTHS_FILE, protocol)
     how = {
         "model": model_fingerprint(model),  # the stage may have been trained on since
         "split": evaluator.split_fingerprint,
@@ -121,13 +124,13 @@ def read_depths(path: Path, how: Mapping[str, Any]) -> Depths:
 
 def describe_depths(depths: Mapping[str, Depths], protocol: str, columns: Sequence[str], picture: Path) -> str:
     """
-    A table per model, and the picture of the last column; one line says where it is.
+    A table per model, and a picture of the last column; one line says where it is.
 
     Args:
         depths (`Mapping`): by label.
         protocol (`str`): of evaluation.
         columns (`Sequence[str]`): metrics.
-        picture (`Path`): of the picture.
+        picture (`Path`): of the picture, without the protocol.
     """
     from hf_latentrec.evaluation import format_seed_table
 
@@ -144,7 +147,41 @@ def describe_depths(depths: Mapping[str, Depths], protocol: str, columns: Sequen
         label: {number: [row[metric] for row in metrics] for number, metrics in by_number.items()}
         for label, by_number in depths.items()
     }
-    return "\n".join([*lines, "", f"Drawn in {plot_depths(curves, picture, metric)}"])
+    return "\n".join([*lines, "", f"Drawn in {plot_depths(curves, with_protocol(picture, protocol), metric)}"])
+
+
+def with_protocol(path: Path, protocol: str) -> Path:
+    """The file of a protocol.
+
+    Example:
+        >>> with_protocol(Path("depths.png"), "nothing filtered").name
+        'depths_nothing_filtered.png'
+    """
+    return path.with_stem(f"{path.stem}_{protocol.replace(' ', '_')}")
+
+
+def study_depths(
+    models: Mapping[str, Path], evaluator: SequentialEvaluator, args: Any, picture: Path, device: Any
+) -> None:
+    """
+    Tests models after every number of steps; prints a table for each under every protocol, and draws them.
+
+    Args:
+        models (`Mapping[str, Path]`): folders of models by label.
+        evaluator (`SequentialEvaluator`): of the test examples.
+        args: with `depth_steps`, `eval_seeds`, `eval_protocols` and `cutoffs`.
+        picture (`Path`): where the pictures go, without their protocol.
+        device: where the models compute.
+    """
+    from accelerate import PartialState
+
+    for protocol in args.eval_protocols:
+        depths = {
+            label: measure_depths(folder, evaluator, args.depth_steps, args.eval_seeds, protocol, device)
+            for label, folder in models.items()
+        }
+        if PartialState().is_main_process:
+            print("\n" + describe_depths(depths, protocol, table_columns(args.cutoffs), picture), flush=True)
 
 
 def main(data_args: SequentialDataArguments, args: DepthArguments) -> None:
@@ -152,14 +189,9 @@ def main(data_args: SequentialDataArguments, args: DepthArguments) -> None:
     from accelerate import PartialState
 
     state = PartialState()
-    setup, protocol = SequentialSetup.load(data_args, args), args.eval_protocols[0]
-    depths = {
-        folder: measure_depths(Path(folder), setup.test, args.depth_steps, args.eval_seeds, protocol, state.device)
-        for folder in args.models
-    }
-    if state.is_main_process:
-        columns = [f"{metric}@{k}" for k in args.cutoffs[:2] for metric in ("HR", "NDCG")]
-        print(describe_depths(depths, protocol, columns, Path(args.picture)))
+    setup = SequentialSetup.load(data_args, args)
+    models = {folder: Path(folder) for folder in args.models}
+    study_depths(models, setup.test, args, Path(args.picture), state.device)
     close(state)
 
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 STATES_FILE = "test_states.json"  # the metrics of every initial state, beside the model of a stage
 
 
+def table_columns(cutoffs: Sequence[int]) -> list[str]:
+    """HR and NDCG at the first two cutoffs, so that a table with spreads fits a terminal."""
+    return [f"{metric}@{k}" for k in cutoffs[:2] for metric in ("HR", "NDCG")]
+
+
 def with_seed(evaluator: SequentialEvaluator, seed: int, num_steps: int | None = None) -> SequentialEvaluator:
     """The same evaluator from another initial state, and after another number of steps."""
     from hf_latentrec.evaluation import SequentialEvaluator

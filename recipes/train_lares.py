@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lares_arguments import LaresModelArguments, LaresRunConfig, LaresStageArguments
-from lares_depth import PICTURE, describe_depths, measure_depths
-from lares_evaluation import evaluate_states, report
+from lares_depth import PICTURE, study_depths
+from lares_evaluation import evaluate_states, report, table_columns
 from lares_selection import selected_samples
 from lares_stages import DEPTHS, SELECTION, LaresStage, make_trainer, plan, starting_model, training_settings
 from publishing import describe_source, finish_cards, open_hub, publish_outcome
@@ -42,6 +42,8 @@ from training_stages import (
     trained,
 )
 from trl import TrlParser
+
+from hf_latentrec.models.lares.configuration_lares import CAUSAL_BACKBONES
 
 
 class LaresRecipe:
@@ -73,7 +75,7 @@ class LaresRecipe:
         names = [name for name in wanted if name in self.plan]
         check_stages(self.plan, names, self.folder, self.resume)
         check_metric(self.args.metric_for_best_model, self.stage_args.cutoffs)
-        packed = self.settings["backbone"] == "sasrec"
+        packed = self.settings["backbone"] in CAUSAL_BACKBONES
         for name in names:  # wrong settings of post-training are found before hours of pre-training
             training_settings(self.plan[name], packed, self.stage_args, self.args, self.folder)
         if SELECTION in wanted and "spt" not in names and not is_complete(self.folder / "spt"):
@@ -116,16 +118,10 @@ class LaresRecipe:
 
     def study_depths(self) -> None:
         """Tests the weights of `spt` and `rpt` after every number of steps."""
-        args, protocol = self.stage_args, self.stage_args.eval_protocols[0]
-        depths = {
-            self.plan[name].label: measure_depths(
-                self.folder / name, self.setup.test, args.depth_steps, args.eval_seeds, protocol, self.args.device
-            )
-            for name in ("spt", "rpt")
-            if is_complete(self.folder / name)
-        }
-        if depths and self.state.is_main_process:
-            print("\n" + describe_depths(depths, protocol, self.columns(), self.folder / PICTURE), flush=True)
+        names = [name for name in ("spt", "rpt") if is_complete(self.folder / name)]
+        models = {self.plan[name].label: self.folder / name for name in names}
+        if models:
+            study_depths(models, self.setup.test, self.stage_args, self.folder / PICTURE, self.args.device)
 
     def closing_words(self, results: Mapping[str, dict]) -> str:
         """The tables, and where the model is."""
@@ -138,7 +134,7 @@ class LaresRecipe:
         labels = {name: self.plan[name].label for name in results}
         header += describe_other_tests(self.folder, labels, self.tests())
         outcome = describe_outcome(self.folder / self.main(results), self.folder / "ranks", has_processor=False)
-        words = [report(self.folder, labels, header, self.columns()), outcome]
+        words = [report(self.folder, labels, header, table_columns(self.stage_args.cutoffs)), outcome]
         if self.stage_args.show_users:
             model_folder, test = self.folder / self.main(results), self.setup.splits["test"]
             words.append(show_recommendations(model_folder, test, self.setup.data.items, self.stage_args.show_users))
@@ -166,10 +162,6 @@ class LaresRecipe:
             "initial states (the metrics are means over them)": self.stage_args.eval_seeds,
             "seed": self.args.seed,
         }
-
-    def columns(self) -> list[str]:
-        """HR and NDCG at the first two cutoffs, so that a table with spreads fits a terminal."""
-        return [f"{metric}@{k}" for k in self.stage_args.cutoffs[:2] for metric in ("HR", "NDCG")]
 
     def print(self, text: str) -> None:
         """Once, however many processes there are."""

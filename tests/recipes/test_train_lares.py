@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -129,20 +130,21 @@ def test_the_control_of_post_training_rewards_all_rankings_alike(ablations):
 
 def test_depths_are_tested_drawn_and_kept(out, data_dir, capsys):
     pytest.importorskip("matplotlib")
-    for stage in ("spt", "rpt"):
-        depths = saved(out, stage, "depths.json")
-        assert list(depths["depths"]) == ["1", "3", "5"] and depths["protocol"] == "nothing filtered"
+    for stage, protocol in itertools.product(("spt", "rpt"), ("nothing filtered", "seen items excluded")):
+        depths = saved(out, stage, f"depths_{protocol.replace(' ', '_')}.json")
+        assert list(depths["depths"]) == ["1", "3", "5"] and depths["protocol"] == protocol
         # At the model's own number of steps, it is the test.
-        assert depths["depths"]["3"] == saved(out, stage, "test_states.json")["nothing filtered"]
+        assert depths["depths"]["3"] == saved(out, stage, "test_states.json")[protocol]
         assert depths["depths"]["1"] != depths["depths"]["5"]
-    assert (out / "depths.png").stat().st_size > 0
-    before = (out / "rpt" / "depths.json").stat().st_mtime_ns
+    assert (out / "depths_nothing_filtered.png").stat().st_size > 0
+    kept = out / "rpt" / "depths_nothing_filtered.json"
+    before = kept.stat().st_mtime_ns
     shared = [f"--data_dir={data_dir}", "--cutoffs", "5", "10", "--eval_seeds=2", f"--picture={out / 'again.png'}"]
     arguments = [*shared, "--models", str(out / "spt"), str(out / "rpt")]
     lares_depth.main(*TrlParser(lares_depth.ARGUMENTS).parse_args_and_config([*arguments, *DEPTHS]))
-    assert (out / "rpt" / "depths.json").stat().st_mtime_ns == before and (out / "again.png").exists()
+    assert kept.stat().st_mtime_ns == before and (out / "again_seen_items_excluded.png").exists()
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith(("1 ", "3 ", "5 ")) for line in lines) == 6
+    assert sum(line.startswith(("1 ", "3 ", "5 ")) for line in lines) == 12
     for replaced, message in {
         ("--eval_seeds=2", "--eval_seeds=1"): "num_states 2, but now that is 1",
         ("10", "9"): r"cutoffs \[5, 10\], but now that is \[5, 9\]",
@@ -237,6 +239,14 @@ def test_a_stage_needs_the_one_before_and_the_same_data(out, data_dir, tmp_path)
     shutil.copytree(out / "spt", tmp_path / "moved" / "spt")
     with pytest.raises(ValueError, match="was trained with .*but this data has"):
         run(f"--data_dir={other}", f"--output_dir={tmp_path / 'moved'}", "--stages=rpt")
+
+
+def test_a_stage_keeps_the_settings_of_its_start(out, data_dir, tmp_path):
+    shutil.copytree(out / "spt", tmp_path / "spt")
+    shared = [f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--stages=rpt"]
+    for name, value in (("intermediate_size", 96), ("mean_steps", 5), ("aggregation", "concat")):
+        with pytest.raises(ValueError, match=rf"spt was trained with {name} .*, but this run asks for '?{value}'?, "):
+            run(*shared, f"--{name}={value}")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from .configuration_sequential import SequentialConfig
 
 AGGREGATIONS = ("add", "concat", "linear")
 BACKBONES = ("sasrec", "fmlp", "bsarec", "tedrec")
+CAUSAL_BACKBONES = ("sasrec",)  # a pass gives the states of all prefixes; the others look at the whole window
 
 
 @strict
@@ -81,4 +82,4 @@ class LaresConfig(SequentialConfig):
             raise ValueError(f"LaresConfig: initial_std is {self.initial_std}; pass 0 or more")
 
 
-__all__ = ["AGGREGATIONS", "BACKBONES", "LaresConfig"]
+__all__ = ["AGGREGATIONS", "BACKBONES", "CAUSAL_BACKBONES", "LaresConfig"]

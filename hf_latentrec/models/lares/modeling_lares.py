@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .configuration_lares import LaresConfig
+from .configuration_lares import CAUSAL_BACKBONES, LaresConfig
 from .frequency_layers import check_one_sequence_per_row, to_window, window_mask
 from .item_scores import exact_scores
 from .item_table import ItemTable
@@ -57,7 +57,7 @@ class LaresModel(SafeWeightsMixin, PreTrainedModel):
     @property
     def whole_window(self) -> bool:
         """Whether the layers mix all slots of a window, so that a row gives one state and not one per prefix."""
-        return self.config.backbone != "sasrec"
+        return self.config.backbone not in CAUSAL_BACKBONES
 
     def forward(
         self,
