@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from .publishing_trainer import PublishingTrainer
 from .rec_config import RecConfig
 from .running_means import RunningMeans
-from .sampling import EpochSampler
+from .sampling import EpochSampler, SharedBatchSampler
 from .validation import ValidatingTrainer
 
 
@@ -59,9 +60,9 @@ class RecTrainer(PublishingTrainer, ValidatingTrainer):
     users in every evaluation; and, with `load_best_model_at_end` and `eval_on_start`, the model that training starts
     from as the first one to beat: it is saved as `checkpoint-0`, and a run that only hurts gives it back.
 
-    Where the examples do not divide evenly among several processes, accelerate fills the last batch of an epoch, and
-    of an evaluation, with the first examples, as with [`~transformers.Trainer`]. Here they count like all others, in
-    that last step and in the means of that evaluation; ranking metrics count every user once.
+    Several processes share the end of an epoch ([`SharedBatchSampler`]), so that each example counts once. Of an
+    evaluation accelerate fills the last batch with the first examples, as with [`~transformers.Trainer`]; they count
+    in the means of that evaluation, while ranking metrics count every user once.
 
     Args:
         model (`PreTrainedModel`): a recommender such as `Qwen3ForLatentReasoningRec`.
@@ -187,6 +188,16 @@ class RecTrainer(PublishingTrainer, ValidatingTrainer):
         return totals["items"]
 
     # Data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in transformers; several processes share the end of an epoch, see [`SharedBatchSampler`]."""
+        loader = super().get_train_dataloader()
+        shard = loader.batch_sampler  # accelerate's, which deals batches to processes
+        if isinstance(shard, BatchSamplerShard) and not shard.split_batches:
+            batches = (self.train_sampler, self._train_batch_size, self.args.world_size, shard.drop_last)
+            shard.batch_sampler = SharedBatchSampler(*batches)
+            shard.batch_size = None  # they differ, so that none is to be filled up
+        return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         train_dataset = self.train_dataset if train_dataset is None else train_dataset

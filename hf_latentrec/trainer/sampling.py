@@ -1,11 +1,12 @@
-"""The order in which every trainer sees its examples."""
+"""The order in which every trainer sees its examples, and how processes share them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 
 MEGA_BATCH = 50  # batches that are sorted by length together
@@ -107,4 +108,59 @@ class EpochSampler(Sampler[int]):
         return torch.cat([full.flatten(), order[num_full * self.batch_size :]])
 
 
-__all__ = ["EpochSampler"]
+class SharedBatchSampler(BatchSampler):
+    """
+    Batches for several processes in turns, as [`~torch.utils.data.BatchSampler`] cuts them but for the end of an
+    epoch, which all processes share as evenly as they can: each example comes once, and what one process would have in
+    its last batch is spread over them.
+
+    Where fewer examples are left than there are processes, the last two rounds are made equally large instead; with
+    batches of one example, which cannot become smaller, these few are left out of that epoch.
+
+    Args:
+        sampler (`Sampler`): the order of examples.
+        batch_size (`int`): examples of a batch on one process.
+        num_processes (`int`): how many take turns.
+        drop_last (`bool`, *optional*, defaults to `False`): leave out what does not fill a batch on every process.
+
+    Raises:
+        ValueError: for fewer examples than processes.
+
+    Example:
+        >>> list(SharedBatchSampler(range(7), batch_size=2, num_processes=2))
+        [[0, 1], [2, 3], [4, 5], [6]]
+        >>> list(SharedBatchSampler(range(9), batch_size=4, num_processes=2))
+        [[0, 1, 2], [3, 4], [5, 6], [7, 8]]
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, num_processes: int, drop_last: bool = False):
+        super().__init__(sampler, batch_size, drop_last)
+        self.num_processes = num_processes
+        if len(sampler) < num_processes:
+            raise ValueError(
+                f"{len(sampler)} training examples cannot be shared by {num_processes} processes; start fewer"
+            )
+
+    def round_sizes(self) -> list[int]:
+        """Examples of each round, in which every process has one batch."""
+        num_full, rest = divmod(len(self.sampler), self.batch_size * self.num_processes)
+        sizes = [self.batch_size * self.num_processes] * num_full
+        if rest >= self.num_processes and not self.drop_last:
+            sizes.append(rest)
+        elif rest and self.batch_size > 1 and not self.drop_last:
+            both = sizes.pop() + rest
+            sizes += [both - both // 2, both // 2]
+        return sizes
+
+    def __len__(self) -> int:
+        return len(self.round_sizes()) * self.num_processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        examples = iter(self.sampler)
+        for size in self.round_sizes():
+            share, larger = divmod(size, self.num_processes)
+            for process in range(self.num_processes):
+                yield list(islice(examples, share + (process < larger)))
+
+
+__all__ = ["EpochSampler", "SharedBatchSampler"]

@@ -71,7 +71,6 @@ def train(algorithm: str, out: Path) -> None:
             dataset = dataset.select(range(15))
             settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.2}
             settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
-            settings["accelerator_config"] = {"even_batches": False}
             config = LASARSFTConfig(**settings, align_weight=1.0, policy_weight=1.0, max_missing_cot=0.9)
             trainer_class = LASARSFTTrainer
         elif algorithm == "flr_sft":
@@ -87,7 +86,6 @@ def train(algorithm: str, out: Path) -> None:
         dataset, collator = splits["train"].select(range(17, 28)), NextItemCollator(processor)
         settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.2}
         settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
-        settings["accelerator_config"] = {"even_batches": False}
         settings |= {"num_generations": 30, "beta": 0.1, "terminal_kl_weight": 1.0, "reinforce_coef": 1.0}
         trainer_class, config = LASARGRPOTrainer, LASARGRPOConfig(**settings, group_repair="target")
     elif algorithm in THOUGHTS:
@@ -95,7 +93,6 @@ def train(algorithm: str, out: Path) -> None:
         dataset, collator = splits["train"].select(range(11)), NextItemCollator(processor)
         settings |= {"max_steps": 2, "gradient_accumulation_steps": 2, "noise_std": 0.5}
         settings["per_device_train_batch_size"] = 4 // int(os.environ["WORLD_SIZE"])
-        settings["accelerator_config"] = {"even_batches": False}
         if algorithm == "flr_grpo":
             # The losses of factors have larger gradients. Log-probabilities over the catalog tell thoughts apart.
             settings |= {"learning_rate": 0.1, "beta": 0.1, "normalize": "catalog"}

@@ -29,7 +29,6 @@ def main(out: Path) -> None:
         out / "run", use_cpu=True, disable_tqdm=True, save_strategy="no", logging_steps=1, max_steps=2,
         max_grad_norm=0.0, per_device_train_batch_size=8 // num_processes, gradient_accumulation_steps=2,
         optim="sgd", learning_rate=0.01, beta=0.05, reward_k=25, policy="hybrid",
-        accelerator_config={"even_batches": False},
     )  # fmt: skip
     trainer = LaresGRPOTrainer(model, args, train_dataset=SelectedSamples(dataset, samples))
     assert len(trainer.train_dataset) % 16 not in (0, 8)

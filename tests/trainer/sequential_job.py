@@ -50,7 +50,6 @@ def run(algorithm: str, out: Path) -> None:
     settings = {
         "max_steps": 2, "per_device_train_batch_size": 4 // int(os.environ["WORLD_SIZE"]), "optim": "sgd",
         "learning_rate": 0.1, "max_grad_norm": 0.0, "weight_decay": 0.0,
-        "accelerator_config": {"even_batches": False},
     }  # fmt: skip
     if algorithm == "lares":
         settings |= {"tla_weight": 0.5, "sla_weight": 0.5}

@@ -6,7 +6,7 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler
 
-from hf_latentrec.trainer.sampling import EpochSampler
+from hf_latentrec.trainer.sampling import EpochSampler, SharedBatchSampler
 
 
 LENGTHS = [(7 * index) % 23 for index in range(103)]
@@ -70,7 +70,31 @@ def test_processes_share_the_steps_of_one():
     assert [first + second for first, second in zip(*shards, strict=True)] == one
 
 
+@pytest.mark.parametrize("num_examples", range(4, 40))
+@pytest.mark.parametrize(("batch_size", "num_processes"), [(1, 1), (1, 4), (2, 1), (2, 3), (3, 4), (8, 2)])
+def test_processes_share_the_end_of_an_epoch(num_examples, batch_size, num_processes):
+    sampler = EpochSampler(num_examples, batch_size * num_processes, seed=1)
+    batches = SharedBatchSampler(sampler, batch_size, num_processes)
+    shards = [BatchSamplerShard(batches, num_processes, process) for process in range(num_processes)]
+    for shard in shards:
+        shard.batch_size = None
+        assert len(list(shard)) == len(shard)
+    rounds = [list(parts) for parts in zip(*shards, strict=True)]
+    assert all(1 <= len(part) <= batch_size for parts in rounds for part in parts)
+    assert all(max(map(len, parts)) - min(map(len, parts)) <= 1 for parts in rounds)
+    left_out = num_examples % num_processes if batch_size == 1 else 0
+    assert [row for parts in rounds for part in parts for row in part] == list(sampler)[: num_examples - left_out]
+    alone = list(BatchSampler(sampler, batch_size * num_processes, drop_last=False))
+    if len(alone[-1]) >= num_processes:  # every process has a part
+        assert [sum(parts, []) for parts in rounds] == alone
+    dropped = SharedBatchSampler(sampler, batch_size, num_processes, drop_last=True)
+    assert len(list(dropped)) == len(dropped) == num_examples // (batch_size * num_processes) * num_processes
+    assert all(len(batch) == batch_size for batch in dropped)
+
+
 def test_errors_name_the_numbers():
+    with pytest.raises(ValueError, match="3 training examples cannot be shared by 4 processes"):
+        SharedBatchSampler(range(3), 2, 4)
     with pytest.raises(ValueError, match="2 lengths for 3 examples"):
         EpochSampler(3, lengths=[1, 2])
     with pytest.raises(ValueError, match="3 examples do not fill one block of 2 x 2"):
