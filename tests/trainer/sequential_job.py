@@ -69,9 +69,27 @@ def run(algorithm: str, out: Path) -> None:
         (out / "logs.json").write_text(json.dumps({"world_size": trainer.args.world_size, "steps": logs}))
 
 
+def resume(out: Path) -> None:
+    """A run of three epochs of two steps each, and one that goes on in the middle of the second; with dropout."""
+
+    def train(folder: Path, **settings) -> list[float]:
+        settings = {"max_steps": 6, "save_steps": 1, "save_strategy": "steps", **settings}
+        model = make_model("lares", dropout=0.3, attention_dropout=0.3)
+        dataset = SequenceDataset(make_examples(SEQUENCES), make_items(), MAX_HISTORY)
+        batch_size = 4 // int(os.environ["WORLD_SIZE"])
+        trainer = make_trainer(folder, "lares", model, dataset, per_device_train_batch_size=batch_size, **settings)
+        trainer.train(resume_from_checkpoint=str(out / "whole" / "checkpoint-3") if folder.name == "resumed" else None)
+        return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+    losses = {name: train(out / name) for name in ("whole", "resumed")}
+    if PartialState().is_main_process:
+        (out / "losses.json").write_text(json.dumps(losses))
+
+
 def main(out: Path) -> None:
     for algorithm in ALGORITHMS:
         run(algorithm, out / algorithm)
+    resume(out / "resume")
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
     # Background threads of the backends now and then abort the interpreter's teardown, after the result is written.

@@ -32,6 +32,13 @@ def results(tmp_path_factory) -> dict[int, Path]:
     return folders
 
 
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_resumed_run_equals_an_uninterrupted_one(results, num_processes):
+    """In the middle of an epoch whose end the processes share, with random numbers of their own."""
+    losses = json.loads((results[num_processes] / "resume" / "losses.json").read_text())
+    assert len(losses["whole"]) == 6 and losses["resumed"] == losses["whole"]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_two_processes_equal_one(results, algorithm):
     weights, logs = {}, {}
