@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from title_arguments import SmallRLDefaults, TitleModelArguments, TitleStageArguments
 from title_stages import TitleStage
+from training_stages import stage_names
 
 from hf_latentrec.trainer import FLRGRPOConfig
 from hf_latentrec.trainer.factor_losses import FACTOR_LOSSES
@@ -113,6 +114,10 @@ class FLRStageArguments(TitleStageArguments):
     factor_users: int = field(
         default=1000, metadata={"help": "Test users whose factors are measured at the end; 0 leaves it out."}
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.stages = stage_names(self.stages)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 from lares_stages import DEFAULT_STAGES, DEPTHS, SELECTION, plan
 from sequential_arguments import SequentialTestArguments
+from training_stages import stage_names
 
 from hf_latentrec.models.lares.configuration_lares import AGGREGATIONS, BACKBONES
 from hf_latentrec.trainer import LaresTrainingConfig
@@ -84,6 +85,7 @@ class LaresStageArguments(SequentialTestArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.stages = stage_names(self.stages)
         known = [SELECTION, DEPTHS, *plan()]
         if unknown := [name for name in self.stages if name not in known]:  # argparse sees no config file
             raise ValueError(f"stages holds {unknown[0]!r}; choose from {known}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from lasar_stages import ANCHORS, DEFAULT_STAGES, plan
 from protocol_arguments import TestArguments
 from training_setup import ScratchArguments
+from training_stages import stage_names
 from trl import ModelConfig
 
 from hf_latentrec.trainer import LASARGRPOConfig
@@ -113,6 +114,7 @@ class LasarStageArguments(TestArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.stages = stage_names(self.stages)
         if negative := [depth for depth in self.force_thoughts if depth < 0]:
             raise ValueError(f"force_thoughts holds {negative[0]}; pass depths from 0 (no thoughts) to num_thoughts")
         for name in ("eval_users", "validation_users"):

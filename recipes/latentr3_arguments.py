@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from title_arguments import SmallRLDefaults, TitleModelArguments, TitleStageArguments
 from title_stages import TitleStage
+from training_stages import stage_names
 
 from hf_latentrec.trainer import LRGRPOConfig
 
@@ -62,6 +63,10 @@ class LatentR3StageArguments(TitleStageArguments):
             "choices": list(plan(1)),
         },
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.stages = stage_names(self.stages)
 
 
 @dataclass

@@ -80,6 +80,8 @@ class LaresRecipe:
             training_settings(self.plan[name], packed, self.stage_args, self.args, self.folder)
         if SELECTION in wanted and "spt" not in names and not is_complete(self.folder / "spt"):
             raise ValueError(f"samples are selected by {self.folder / 'spt'}, which is not complete; run spt first")
+        if DEPTHS in wanted and not any(name in names or is_complete(self.folder / name) for name in ("spt", "rpt")):
+            raise ValueError(f"depths tests spt and rpt, of which {self.folder} holds neither; run spt first")
         open_hub(self.args)
         self.setup = SequentialSetup.load(self.data_args, self.stage_args)
         self.print(self.setup.describe())
@@ -120,8 +122,7 @@ class LaresRecipe:
         """Tests the weights of `spt` and `rpt` after every number of steps."""
         names = [name for name in ("spt", "rpt") if is_complete(self.folder / name)]
         models = {self.plan[name].label: self.folder / name for name in names}
-        if models:
-            study_depths(models, self.setup.test, self.stage_args, self.folder / PICTURE, self.args.device)
+        study_depths(models, self.setup.test, self.stage_args, self.folder / PICTURE, self.args.device)
 
     def closing_words(self, results: Mapping[str, dict]) -> str:
         """The tables, and where the model is."""

@@ -38,6 +38,13 @@ def is_complete(folder: Path) -> bool:
     return (folder / METRICS_FILE).exists()
 
 
+def stage_names(names: Sequence[str] | str | None) -> list[str]:
+    """The stages asked for, of which a config file may hold one alone; with none a run would do nothing at all."""
+    if not names:
+        raise ValueError("stages is empty, so nothing would be trained; name at least one stage, or leave stages out")
+    return [names] if isinstance(names, str) else list(names)
+
+
 def check_stages(plan: Mapping[str, Stage], names: Sequence[str], folder: Path, resume: bool) -> None:
     """Before anything is loaded: every stage is known, has a place to go and something to start from."""
     for position, name in enumerate(names):

@@ -179,10 +179,13 @@ def test_what_cannot_work_is_one_clear_error_before_training(tmp_path, arguments
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_file_is_checked_like_the_command_line(tmp_path):
+@pytest.mark.parametrize(
+    ("stages", "message"), [("[flr, thinking]", "stages holds 'thinking'; choose from"), ("[]", "stages is empty")]
+)
+def test_a_config_file_is_checked_like_the_command_line(tmp_path, stages, message):
     config = tmp_path / "config.yaml"
-    config.write_text("stages: [flr, thinking]")
-    with pytest.raises(ValueError, match="stages holds 'thinking'; choose from"):
+    config.write_text(f"stages: {stages}")
+    with pytest.raises(ValueError, match=message):
         run("--config", config, f"--output_dir={tmp_path / 'out'}")
 
 

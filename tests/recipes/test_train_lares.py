@@ -255,6 +255,7 @@ def test_a_stage_keeps_the_settings_of_its_start(out, data_dir, tmp_path):
         (["--stages", "spt_steps_9"], "invalid choice|stages holds 'spt_steps_9'"),
         (["--eval_seeds=0"], "eval_seeds is 0"),
         (["--depth_steps", "0"], "depth_steps holds 0"),
+        (["--stages", "depths", "spt_no_sla"], "depths tests spt and rpt, of which .* holds neither"),
         (["--rpt_dropout=1"], "rpt_dropout is 1"),
         (["--metric_for_best_model=NDCG@7"], "metric_for_best_model"),
     ],

@@ -299,12 +299,14 @@ def test_every_configuration_is_understood(name, tmp_path):
         (["--max_missing_cot=1.5"], "max_missing_cot is 1.5"),
         (["--max_cot_tokens=0"], "max_cot_tokens is 0"),
         (["--config", "CONFIG"], "stages holds 'stage3'; choose from"),
+        (["--config", "NOTHING"], "stages is empty"),
         (["--stages=stage1", "--cot_file=absent.jsonl", "--load_in_4bit=true"], "quantized"),
     ],
 )
 def test_bad_arguments_are_one_clear_error(data_dir, tmp_path, arguments, message):
-    (tmp_path / "config.yaml").write_text("stages: [stage3]\n")
-    arguments = [argument.replace("CONFIG", str(tmp_path / "config.yaml")) for argument in arguments]
+    for name, text in (("CONFIG", "stages: [stage3]\n"), ("NOTHING", "stages: []\n")):
+        (tmp_path / name).write_text(text)
+        arguments = [argument.replace(name, str(tmp_path / name)) for argument in arguments]
     with pytest.raises(ValueError, match=message):
         run(f"--data_dir={data_dir}", f"--output_dir={tmp_path / 'out'}", *arguments)
     assert not (tmp_path / "out" / "stage1").exists()

@@ -161,6 +161,8 @@ def test_what_cannot_work_is_one_clear_error_before_training(tmp_path, arguments
     ("setting", "message"),
     [
         ("stages: [sft, thinking]", "stages holds 'thinking'; choose from"),
+        ("stages: thinking", "stages holds 'thinking'; choose from"),
+        ("stages: []", "stages is empty"),
         ("split: random", "split is 'random'; choose one of"),
         ("decoders: [greedy]", "decoders holds 'greedy'; choose from"),
         ("eval_protocols: [seen]", "eval_protocols holds 'seen'; choose from"),

@@ -27,6 +27,7 @@ from training_stages import (  # noqa: E402
     evaluate_protocols,
     example_ids,
     run_stages,
+    stage_names,
     stage_settings,
 )
 
@@ -86,6 +87,13 @@ def test_a_stage_that_fails_is_not_complete(tmp_path):
     with pytest.raises(ValueError, match="one, which is not complete; run one first"):
         check_stages(PLAN, ["two"], tmp_path, resume=True)
     check_stages(PLAN, ["one", "two"], tmp_path, resume=True)
+
+
+def test_a_run_has_one_stage_at_least():
+    assert stage_names(["one", "two"]) == ["one", "two"] and stage_names("one") == ["one"]
+    for nothing in ([], None, ""):
+        with pytest.raises(ValueError, match="stages is empty"):
+            stage_names(nothing)
 
 
 @pytest.mark.parametrize(
