@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from mapping_arguments import read_mapping
 
 from hf_latentrec.data.sources import SOURCES, RawData
 
@@ -52,11 +53,7 @@ class SourceArguments:
         for name in ("columns", "item_columns"):
             if (pairs := getattr(self, name)) is not None:
                 setattr(self, name, _mapping(name, pairs))
-        if isinstance(self.source_options, str):
-            try:
-                self.source_options = json.loads(self.source_options)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"source_options is no JSON ({error}): {self.source_options!r}") from error
+        self.source_options = read_mapping("source_options", self.source_options)
 
     def read(self, work_dir: Path) -> RawData:
         """What the source's reader finds."""
@@ -74,7 +71,10 @@ class OutputArguments:
     """What is written."""
 
     output_dir: str = field(metadata={"help": "Folder for the prepared data."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier prepared data set there."})
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace an earlier prepared data set there, if nothing else lies beside it."},
+    )
     examples: bool = field(
         default=False, metadata={"help": "Write the examples (user_id, history, target) to output_dir/examples, too."}
     )

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from mapping_arguments import read_mapping
 from sequential_arguments import (
     SequentialDataArguments,
     SequentialModelArguments,
     SequentialRunConfig,
     SequentialTestArguments,
     check_metric,
-    read_mapping,
 )
 from sequential_setup import SequentialSetup
 from sequential_stages import SequentialStage, plan

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from mapping_arguments import read_mapping
 from protocol_arguments import TestArguments
 from sequential_stages import plan
 from training_setup import TrainingDataArguments
@@ -144,23 +144,10 @@ def check_metric(metric: str, cutoffs: list[int]) -> None:
         )
 
 
-def read_mapping(name: str, value: dict | str | None) -> dict | None:
-    """An argument that is JSON on the command line and a mapping in a config file."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} is no JSON ({error}): {value}") from error
-    if not isinstance(value, dict | None):
-        raise ValueError(f"{name} is {value!r}; pass a mapping from names to values")
-    return value
-
-
 __all__ = [
     "SequentialDataArguments",
     "SequentialModelArguments",
     "SequentialRunConfig",
     "SequentialTestArguments",
     "check_metric",
-    "read_mapping",
 ]

@@ -119,6 +119,7 @@ class TestErrors:
             (["--columns", "user_id=a", "user_id=b"], "--columns holds 'user_id=b'"),
             (["--max_broken", "0.5"], "--source table has no option 'max_broken'; it has columns, item_columns"),
             (["--source_options", "{no json"], "source_options is no JSON"),
+            (["--source_options", "[1]"], r"source_options is \[1\]; pass a mapping"),
             (["--source_options", '{"colour": 1}'], "--source table has no option 'colour'"),
             (["--interactions", "gone.csv"], "gone.csv"),
             (["--k_core", "50"], r"nothing is left after k_core=50.*drop_duplicates 0 rows.*k_core=50 80 rows"),

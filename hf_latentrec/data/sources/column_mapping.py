@@ -92,7 +92,7 @@ def select_items(table: pl.LazyFrame, source: str, columns: Mapping[str, str] | 
         `polars.DataFrame`: `item_id` (str) and columns of type str or list[str], which may hold nulls.
 
     Raises:
-        `ValueError`: A column is not there, or of a type that cannot be text.
+        `ValueError`: A column is not there, or of a type that cannot be text, or the titles are lists.
     """
     schema = _schema(table, source)
     columns = resolve_columns(columns, schema, source, ("item_id",))
@@ -105,6 +105,11 @@ def select_items(table: pl.LazyFrame, source: str, columns: Mapping[str, str] | 
         )
     texts = {"item_id": _id(pl.col(columns["item_id"]), schema[columns["item_id"]], f"{source}: column 'item_id'")}
     for name, theirs in (columns | kept).items():
+        if name == "title" and isinstance(schema[theirs], pl.List | pl.Array):
+            raise ValueError(
+                f"{source}: column {theirs!r} holds {schema[theirs]}, but a title is one text; join its parts, or map "
+                "the column to another name"
+            )
         if name != "item_id":
             texts[name] = _text(pl.col(theirs), schema[theirs], f"{source}: column {theirs!r}")
     return _collect(table.select(**texts), source)

@@ -174,6 +174,14 @@ class TestItems:
         with pytest.raises(ValueError, match=r"items\.parquet: column 'c' holds List\(List\(String\)\)"):
             read(events, tmp_path / "items.parquet")
 
+    def test_a_title_is_one_text(self, tmp_path):
+        events = written(tmp_path / "a.csv", "user_id,item_id", "u,1")
+        pl.DataFrame({"item_id": ["1"], "title": [["Green", "tea"]]}).write_parquet(tmp_path / "items.parquet")
+        with pytest.raises(ValueError, match=r"items\.parquet: column 'title' holds List\(String\), but a title"):
+            read(events, tmp_path / "items.parquet")
+        raw = read(events, tmp_path / "items.parquet", item_columns={"names": "title"})
+        assert raw.items.rows() == [("1", ["Green", "tea"])]
+
 
 @pytest.mark.parametrize(
     ("line", "message"),
