@@ -86,7 +86,8 @@ class ValidatingTrainer(Trainer):
         """See [`~transformers.Trainer.train`]."""
         for callback in self._early_stopping():
             callback.early_stopping_patience_counter = 0  # of the training before; that of a checkpoint comes back
-        if self.args.world_size > 1 and not self.is_fsdp_enabled:
+        # Between the trials of a search there is no model on the main process.
+        if self.model is not None and self.args.world_size > 1 and not self.is_fsdp_enabled:
             # An evaluation before marks the bare model as prepared; accelerate would train it without DDP.
             vars(self.model).pop("_is_accelerate_prepared", None)
         return super().train(*args, **kwargs)

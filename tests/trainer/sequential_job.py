@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import PartialState
@@ -86,10 +87,37 @@ def resume(out: Path) -> None:
         (out / "losses.json").write_text(json.dumps(losses))
 
 
+def search(out: Path) -> None:
+    """A search of two trials, each worth its last loss of training."""
+    import optuna
+
+    dataset = SequenceDataset(make_examples(SEQUENCES, 3), make_items(), MAX_HISTORY)
+    batch_size = 4 // int(os.environ["WORLD_SIZE"])
+    settings = {"max_steps": 2, "optim": "sgd", "per_device_train_batch_size": batch_size, "eval_dataset": dataset}
+    trainer = make_trainer(out / "run", "lares", toy_model("lares"), dataset, **settings)
+    trainer.model_init = lambda trial=None: toy_model("lares")
+    losses = []
+
+    def last_loss(metrics: dict[str, float]) -> float:
+        losses.append([log["loss"] for log in trainer.state.log_history if "loss" in log][-1])
+        return losses[-1]
+
+    trainer.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 0.1, 1.0)},
+        compute_objective=last_loss,
+        n_trials=2,
+        sampler=optuna.samplers.RandomSampler(seed=1),
+    )
+    if PartialState().is_main_process:
+        (out / "losses.json").write_text(json.dumps(losses))
+
+
 def main(out: Path) -> None:
     for algorithm in ALGORITHMS:
         run(algorithm, out / algorithm)
     resume(out / "resume")
+    if find_spec("optuna") is not None:
+        search(out / "search")
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
     # Background threads of the backends now and then abort the interpreter's teardown, after the result is written.

@@ -39,6 +39,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(results, num_processes):
     assert len(losses["whole"]) == 6 and losses["resumed"] == losses["whole"]
 
 
+def test_trials_of_a_search_are_the_same(results):
+    pytest.importorskip("optuna")
+    alone, together = (json.loads((folder / "search" / "losses.json").read_text()) for folder in results.values())
+    assert len(alone) == 2 and alone[0] != alone[1]
+    assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_two_processes_equal_one(results, algorithm):
     weights, logs = {}, {}
