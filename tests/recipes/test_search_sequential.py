@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).parents[2] / "recipes"))
 
 import search_sequential as recipe  # noqa: E402
 import train_sequential  # noqa: E402
+from hyperparameter_search import DEFAULT_SPACE  # noqa: E402
 from sequential_stages import plan  # noqa: E402
 
 
@@ -117,6 +118,8 @@ def test_what_was_found_is_understood_by_the_training_recipe(out, data_dir, tmp_
         assert getattr(config, name) == best[name]
     for name in ("learning_rate", "per_device_train_batch_size"):
         assert settings[name] == best[name]
+    last = max((tmp_path / "sasrec").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert json.loads((last / "trainer_state.json").read_text())["best_metric"] == best["NDCG@10"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,11 @@ def test_what_was_found_is_printed_as_arguments(data_dir, tmp_path, capsys, mode
     ("arguments", "message"),
     [
         (["--n_trials=0"], "n_trials is 0"),
-        (['--search_space={"lr": [1]}'], "search_space holds 'lr', which is no setting of sasrec or its trainer"),
+        (['--search_space={"lr": [1]}'], "search_space holds 'lr', which sasrec has no setting for, nor its trainer"),
+        (
+            ["--model=rearec_erl", '--search_space={"variant": ["erl"]}'],
+            "holds 'variant', which rearec_erl does not leave",
+        ),
         (['--search_space={"max_history": [5, 9]}'], "search_space holds 'max_history'"),
         (['--search_space={"dropout": 0.1}'], r"search_space\['dropout'\] is 0.1; pass a list"),
         (['--search_space={"dropout": {"low": 0.1}}'], r"search_space\['dropout'\] is .*; pass a list"),
@@ -179,5 +186,5 @@ def test_the_default_space_fits_every_model_that_is_trained(data_dir, tmp_path):
     setup = recipe.SequentialSetup.load(args[0], args[2])
     for stage in plan().values():
         if stage.is_trained and not stage.reads_text:
-            names = recipe.Search(setup, stage, {"hidden_size": 16}, recipe.DEFAULT_SPACE, args[-1]).model_names
+            names = recipe.SequentialSearch(setup, stage, {"hidden_size": 16}, DEFAULT_SPACE, args[-1]).model_names
             assert names == ["dropout", "hidden_size"]
