@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import PartialState
 from mapping_arguments import read_mapping
 from training_stages import Stage
-from transformers import TrainerCallback, TrainerState, set_seed
+from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from hf_latentrec.evaluation import format_metric_table
 from hf_latentrec.trainer import SequentialTrainingConfig
@@ -43,6 +43,16 @@ FIXED = (
     "output_dir",
     "seed",
 )  # the data depend on them
+TRAINING = (
+    "seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "weight_decay",
+    "per_device_train_batch_size",
+    "unpacked_batch_size",
+    "gradient_accumulation_steps",
+)  # and what the trainer adds of its own
 STUDY_FILE, BEST_FILE = "study.db", "best.json"
 NUM_PRINTED = 5
 
@@ -200,6 +210,7 @@ class Search:
             "metric_for_best_model": self.metric,
             "search_space": self.space,
             "model_settings": self.settings,
+            **{name: getattr(self.args, name) for name in sorted(self.names_of_training() - set(self.space))},
         }
         for what, now in json.loads(json.dumps(conditions)).items():
             before = study.user_attrs.get(what, now)  # an older study does not tell
@@ -209,6 +220,11 @@ class Search:
                     "with the same, or choose another --output_dir"
                 )
             study.set_user_attr(what, now)
+
+    def names_of_training(self) -> set[str]:
+        """Settings of the trainer that change what a trial is worth."""
+        own = {f.name for f in fields(self.training_class)} - {f.name for f in fields(TrainingArguments)}
+        return own | set(TRAINING)
 
     def report(self, trials: Sequence[Any]) -> str:
         """The best trials, and the best one as arguments; it is written to a file, too."""

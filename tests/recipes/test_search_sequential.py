@@ -93,6 +93,8 @@ def test_a_search_goes_on_where_it_stopped(out, data_dir, capsys):
         ("--metric_for_best_model=HR@10", "metric_for_best_model NDCG@10, but this search has HR@10"),
         ("--split=temporal", "split_fingerprint .*, but this search has"),
         ("--num_hidden_layers=2", "model_settings .*, but this search has"),
+        ("--num_train_epochs=4", "num_train_epochs 3.0, but this search has 4.0"),
+        ("--contrastive=duorec", "contrastive none, but this search has duorec"),
         (
             f"--search_space={json.dumps({'hidden_size': SPACE['hidden_size']})}",
             "search_space .*, but this search has",
