@@ -85,7 +85,7 @@ class LaresSearch(Search):
 
     def fixed(self) -> set[str]:
         own = {*self.stage.settings, *self.stage.training} - {"mean_steps"}
-        return super().fixed() | own | {"backbone", "same_target"}
+        return super().fixed() | own | {"backbone", "contrastive_weight", "same_target"}
 
     def names_of_model(self) -> set[str]:
         return {f.name for f in fields(LaresModelArguments)}

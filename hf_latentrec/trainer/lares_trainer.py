@@ -44,6 +44,7 @@ class LaresTrainingConfig(SequentialTrainingConfig):
             "choices": ["none"],
         },
     )
+    contrastive_weight: float = field(default=0.0, metadata={"help": "Leave it, too."})
     tla_weight: float = field(default=0.1, metadata={"help": "Weight of the trajectory-level alignment."})
     sla_weight: float = field(default=0.5, metadata={"help": "Weight of the step-level alignment."})
     same_target: bool = field(
@@ -57,11 +58,12 @@ class LaresTrainingConfig(SequentialTrainingConfig):
         for setting in ("tla_weight", "sla_weight", "depth_sigma"):
             if getattr(self, setting) < 0:
                 raise ValueError(f"{type(self).__name__}: {setting} is {getattr(self, setting)}; pass 0 or more")
-        if self.contrastive != "none":
-            raise ValueError(
-                f"{type(self).__name__}: contrastive is {self.contrastive!r}, but LARES has alignments of its own; "
-                "leave it 'none' and set tla_weight"
-            )
+        for setting, left in (("contrastive", "none"), ("contrastive_weight", 0)):
+            if getattr(self, setting) != left:
+                raise ValueError(
+                    f"{type(self).__name__}: {setting} is {getattr(self, setting)!r}, but LARES has alignments of its "
+                    f"own; leave it {left!r} and set tla_weight"
+                )
 
 
 class LaresTrainer(SequentialTrainer):

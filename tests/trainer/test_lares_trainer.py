@@ -206,6 +206,7 @@ def test_evaluation_takes_the_steps_of_inference(tmp_path):
         ({"sla_weight": -0.1}, "sla_weight is -0.1"),
         ({"depth_sigma": -1.0}, "depth_sigma is -1.0"),
         ({"contrastive": "duorec"}, "contrastive is 'duorec', but LARES has alignments of its own"),
+        ({"contrastive_weight": 0.3}, "contrastive_weight is 0.3, but LARES has alignments of its own"),
         ({"temperature": 0.0}, "temperature is 0.0"),
     ],
 )
