@@ -83,6 +83,9 @@ def test_searched_settings_of_the_model_are_those_of_a_trial(data_dir, tmp_path)
     config = search.make_model({"mean_steps": 2, "num_core_layers": 3}).config
     assert (config.mean_steps, config.num_core_layers, config.num_pre_layers) == (2, 3, 0)
     assert search.model_names == ["mean_steps"]
+    assert search.arguments({"per_device_train_batch_size": 32}) == "--per_device_train_batch_size 32"
+    search.settings["backbone"] = "fmlp"  # rows of whole windows have a batch size of their own
+    assert search.arguments({"per_device_train_batch_size": 32}) == "--unpacked_batch_size 32"
 
 
 @pytest.mark.parametrize(
