@@ -7,10 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 from transformers import AutoModel
 from trl import TrlParser
+
+from tests.recipes.search_data import write_events
 
 
 optuna = pytest.importorskip("optuna")
@@ -37,13 +38,7 @@ SPACE = {
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Thirty users with six items each, out of 24."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = [(f"u{u}", str((u * 3 + 7 * k) % 24), float(100 * k + u)) for u in range(30) for k in range(6)]
-    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    events.write_parquet(folder / "events.parquet")
-    pl.DataFrame({"item_id": [str(i) for i in range(24)]}).write_parquet(folder / "items.parquet")
-    return folder
+    return write_events(tmp_path_factory.mktemp("data"))
 
 
 def run(*arguments):
