@@ -212,14 +212,16 @@ class Search:
             "model_settings": self.settings,
             **{name: getattr(self.args, name) for name in sorted(self.names_of_training() - set(self.space))},
         }
-        for what, now in json.loads(json.dumps(conditions)).items():
-            before = study.user_attrs.get(what, now)  # an older study does not tell
-            if before != now:
+        conditions, known = json.loads(json.dumps(conditions)), study.user_attrs  # an older study does not tell all
+        for what, now in conditions.items():
+            if what in known and known[what] != now:
                 raise ValueError(
-                    f"{self.folder / STUDY_FILE} was begun with {what} {before}, but this search has {now}; go on "
-                    "with the same, or choose another --output_dir"
+                    f"{self.folder / STUDY_FILE} was begun with {what} {known[what]}, but this search has {now}; go "
+                    "on with the same, or choose another --output_dir"
                 )
-            study.set_user_attr(what, now)
+        if PartialState().is_main_process:  # two that write the same at once would be in each other's way
+            for what in conditions.keys() - known.keys():
+                study.set_user_attr(what, conditions[what])
 
     def names_of_training(self) -> set[str]:
         """Settings of the trainer that change what a trial is worth."""
